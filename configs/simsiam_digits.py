@@ -1,0 +1,107 @@
+"""SimSiam on scikit-learn's handwritten digits: the whole road in two minutes on two CPU cores.
+
+1,797 real 8x8 scans, the last 397 kept for testing. A five-layer convolutional network learns from two random
+deformations of each scan and never sees a label; a probe then shows what a few labels are worth with and without it.
+
+    make demo
+    python -m experiments.train --config=configs/simsiam_digits.py --workdir=runs/digits
+
+Expect kNN accuracy near 0.98 and, with 1, 3, 10 and all labels a class, about 0.80, 0.92, 0.96 and 0.98, against 0.57,
+0.75, 0.85 and 0.91 on raw pixels; see experiments/RESULTS.md.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.duration = "200 epochs"
+    config.log_every = "1 epochs"
+    config.data = {
+        "type": "data.feed.training",
+        "name": "digits",
+        "split": "train",
+        "batch_size": 256,
+        "feeding": "auto",
+        "data_dir": "",
+    }
+    config.preprocess = {
+        "type": "augment.TwoViews",
+        "first": {
+            "type": "augment.View",
+            "crop": {
+                "type": "augment.Deform",
+                "size_px": 12,
+                "log_scale": (-0.35, 0.2),
+                "shift_px": 1.2,
+                "shear": 0.5,
+            },
+            "tone": {"type": "augment.Tone", "log_gamma": 0.6, "log_gain": 0.4, "noise": 0.08},
+        },
+    }
+    config.method = {
+        "type": "methods.simsiam.SimSiam",
+        "encoder": {
+            "type": "models.convnet.ConvNet",
+            "channels": (32, 32, 64, 64, 128),
+            "strides": (1, 2, 1, 2, 1),
+            "dtype": "float32",
+        },
+        "projector": {"type": "models.heads.Projector", "hidden": 256, "output": 256, "layers": 2, "dtype": "float32"},
+        "predictor": {"type": "models.heads.Predictor", "hidden": 64, "output": 256, "dtype": "float32"},
+        "optimizer": {
+            "type": "optim.sgd",
+            "base_learning_rate": 0.2,
+            "batch_size": config.data.get_ref("batch_size"),
+            "decay_steps": "100 %",
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "constant_rate": ("predictor",),
+        },
+    }
+    train = {
+        "type": "data.feed.Evaluation",
+        "name": "digits",
+        "split": "train",
+        "data_dir": config.data.get_ref("data_dir"),
+    }
+    test = {**train, "split": "test"}
+    plain = {"type": "augment.Plain", "size_px": 12}
+    config.evaluators = {
+        "knn": {
+            "type": "loop.Every",
+            "steps": "10 epochs",
+            "run": {"type": "evaluators.knn.KNN", "train": train, "test": test, "preprocess": plain},
+        },
+        "collapse": {
+            "type": "loop.Every",
+            "steps": "10 epochs",
+            "run": {"type": "evaluators.collapse.Collapse", "examples": train, "preprocess": plain},
+        },
+        "probe": {
+            "type": "loop.Every",
+            "steps": "100 %",
+            "run": {
+                "type": "evaluators.linear.LinearProbe",
+                "train": train,
+                "test": test,
+                "preprocess": plain,
+                "name": "simsiam",
+            },
+        },
+    }
+    config.checkpoint = {
+        "type": "checkpoint.Policy",
+        "every": "20 epochs",
+        "keep_latest": 2,
+        "best": "eval/knn/cosine_10",
+    }
+    config.writers = {
+        "console": {"type": "writers.console.Console"},
+        "files": {"type": "writers.files.Files"},
+        "page": {"type": "writers.page.Page"},
+    }
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    return config

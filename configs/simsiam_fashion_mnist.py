@@ -1,0 +1,107 @@
+"""SimSiam on Fashion-MNIST with a ResNet-18 of a quarter of the width, for two CPU cores.
+
+    python -m experiments.prepare --tfds=fashion_mnist
+    python -m experiments.train --config=configs/simsiam_fashion_mnist.py --workdir=runs/fashion_mnist
+
+No paper prints a SimSiam number here; what this config reaches, and how long it takes, is in experiments/RESULTS.md.
+Garments are grey and stand upright in the middle, so crops are mild and colour reduces to brightness and contrast.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.duration = "20 epochs"
+    config.log_every = "50 steps"
+    config.data = {
+        "type": "data.feed.training",
+        "name": "fashion_mnist",
+        "split": "train",
+        "batch_size": 256,
+        "feeding": "auto",
+        "data_dir": "",
+    }
+    config.preprocess = {
+        "type": "augment.TwoViews",
+        "first": {
+            "type": "augment.View",
+            "crop": {"type": "augment.Crop", "size_px": 28, "scale": (0.3, 1.0), "ratio": (3 / 4, 4 / 3)},
+            "jitter": {
+                "type": "augment.Jitter",
+                "brightness": 0.4,
+                "contrast": 0.4,
+                "saturation": 0.0,
+                "hue": 0.0,
+                "probability": 0.8,
+            },
+            "flip": {"type": "augment.Flip", "probability": 0.5},
+            "mean": (0.286,),
+            "deviation": (0.353,),
+        },
+    }
+    encoder = ConfigDict(
+        {"type": "models.resnet.ResNet", "depth": 18, "stem": "cifar", "width_multiplier": 0.25, "dtype": "float32"}
+    )
+    dtype = encoder.get_ref("dtype")
+    config.method = {
+        "type": "methods.simsiam.SimSiam",
+        "encoder": encoder,
+        "projector": {"type": "models.heads.Projector", "hidden": 512, "output": 512, "layers": 2, "dtype": dtype},
+        "predictor": {"type": "models.heads.Predictor", "hidden": 128, "output": 512, "dtype": dtype},
+        "optimizer": {
+            "type": "optim.sgd",
+            "base_learning_rate": 0.06,
+            "batch_size": config.data.get_ref("batch_size"),
+            "decay_steps": "100 %",
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "constant_rate": ("predictor",),
+        },
+    }
+    train = {
+        "type": "data.feed.Evaluation",
+        "name": config.data.get_ref("name"),
+        "split": "train",
+        "data_dir": config.data.get_ref("data_dir"),
+    }
+    test = {**train, "split": "test"}
+    plain = {"type": "augment.Plain", "mean": (0.286,), "deviation": (0.353,)}
+    config.evaluators = {
+        "knn": {
+            "type": "loop.Every",
+            "steps": "2 epochs",
+            "run": {"type": "evaluators.knn.KNN", "train": train, "test": test, "preprocess": plain},
+        },
+        "collapse": {
+            "type": "loop.Every",
+            "steps": "1 epochs",
+            "run": {"type": "evaluators.collapse.Collapse", "examples": train, "preprocess": plain},
+        },
+        "probe": {
+            "type": "loop.Every",
+            "steps": "100 %",
+            "run": {
+                "type": "evaluators.linear.LinearProbe",
+                "train": train,
+                "test": test,
+                "preprocess": plain,
+                "name": "simsiam",
+            },
+        },
+    }
+    config.checkpoint = {
+        "type": "checkpoint.Policy",
+        "every": "2 epochs",
+        "keep_latest": 2,
+        "best": "eval/knn/weighted_200",
+    }
+    config.writers = {
+        "console": {"type": "writers.console.Console"},
+        "files": {"type": "writers.files.Files"},
+        "page": {"type": "writers.page.Page"},
+    }
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    return config

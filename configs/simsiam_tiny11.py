@@ -1,0 +1,113 @@
+"""SimSiam on 11 classes of Tiny-ImageNet (5,500 photographs of 64x64) with a half-width ResNet-18, for two CPU cores.
+
+The set: goldfish, king penguin, golden retriever, Egyptian cat, monarch, African elephant, school bus, sports car,
+teapot, pizza, lakeside; 500 training and 50 test images each. From Tiny-ImageNet's public archive, put the class
+folders under DIR/train and DIR/test, then:
+
+    python -m experiments.prepare --images=DIR --name=tiny11
+    python -m experiments.train --config=configs/simsiam_tiny11.py --workdir=runs/tiny11
+
+No paper prints a number for this set; what this config reaches, and how long it takes, is in experiments/RESULTS.md.
+Your own folder of photographs works the same way: --config.data.name=NAME.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.duration = "200 epochs"
+    config.log_every = "50 steps"
+    config.data = {
+        "type": "data.feed.training",
+        "name": "tiny11",
+        "split": "train",
+        "batch_size": 128,
+        "feeding": "auto",
+        "data_dir": "",
+    }
+    config.preprocess = {
+        "type": "augment.TwoViews",
+        "first": {
+            "type": "augment.View",
+            "crop": {"type": "augment.Crop", "size_px": 64, "scale": (0.2, 1.0), "ratio": (3 / 4, 4 / 3)},
+            "jitter": {
+                "type": "augment.Jitter",
+                "brightness": 0.4,
+                "contrast": 0.4,
+                "saturation": 0.4,
+                "hue": 0.1,
+                "probability": 0.8,
+            },
+            "grayscale": {"type": "augment.Grayscale", "probability": 0.2},
+            "blur": {"type": "augment.Blur", "sigma": (0.1, 2.0), "probability": 0.5, "kernel_px": 7},
+            "flip": {"type": "augment.Flip", "probability": 0.5},
+            "mean": (0.485, 0.456, 0.406),
+            "deviation": (0.229, 0.224, 0.225),
+        },
+    }
+    encoder = ConfigDict(
+        {"type": "models.resnet.ResNet", "depth": 18, "stem": "imagenet", "width_multiplier": 0.5, "dtype": "float32"}
+    )
+    dtype = encoder.get_ref("dtype")
+    config.method = {
+        "type": "methods.simsiam.SimSiam",
+        "encoder": encoder,
+        "projector": {"type": "models.heads.Projector", "hidden": 1024, "output": 1024, "layers": 2, "dtype": dtype},
+        "predictor": {"type": "models.heads.Predictor", "hidden": 256, "output": 1024, "dtype": dtype},
+        "optimizer": {
+            "type": "optim.sgd",
+            "base_learning_rate": 0.05,
+            "batch_size": config.data.get_ref("batch_size"),
+            "decay_steps": "100 %",
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "constant_rate": ("predictor",),
+        },
+    }
+    train = {
+        "type": "data.feed.Evaluation",
+        "name": config.data.get_ref("name"),
+        "split": "train",
+        "data_dir": config.data.get_ref("data_dir"),
+    }
+    test = {**train, "split": "test"}
+    plain = {"type": "augment.Plain", "mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225)}
+    config.evaluators = {
+        "knn": {
+            "type": "loop.Every",
+            "steps": "10 epochs",
+            "run": {"type": "evaluators.knn.KNN", "train": train, "test": test, "preprocess": plain},
+        },
+        "collapse": {
+            "type": "loop.Every",
+            "steps": "1 epochs",
+            "run": {"type": "evaluators.collapse.Collapse", "examples": train, "preprocess": plain},
+        },
+        "probe": {
+            "type": "loop.Every",
+            "steps": "100 %",
+            "run": {
+                "type": "evaluators.linear.LinearProbe",
+                "train": train,
+                "test": test,
+                "preprocess": plain,
+                "name": "simsiam",
+            },
+        },
+    }
+    config.checkpoint = {
+        "type": "checkpoint.Policy",
+        "every": "10 epochs",
+        "keep_latest": 2,
+        "best": "eval/knn/weighted_200",
+    }
+    config.writers = {
+        "console": {"type": "writers.console.Console"},
+        "files": {"type": "writers.files.Files"},
+        "page": {"type": "writers.page.Page"},
+    }
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    return config

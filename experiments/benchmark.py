@@ -1,0 +1,113 @@
+"""Steady-state speed of a config's training, as one JSON line.
+
+    python -m experiments.benchmark --config=configs/simsiam_cifar10.py --synthetic=50000x32x32x3 \\
+        --config.data.batch_size=128 --config.method.encoder.width_multiplier=0.25
+
+Times three things in turn, round after round, so that a drifting machine slows all alike, and reports medians: the
+compiled update alone (`step`), the augmentation alone, and the whole loop as `experiments.train` runs it, data feed
+included. `loop_over_parts` is the whole loop's time over the sum of the other two: 1.05 means 5 % on top.
+"""
+
+import json
+import pathlib
+import re
+import statistics
+import time
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import command
+from ssl_jax import build, log, loop, rng
+from ssl_jax.trainer import Trainer
+from ssl_jax.types import UsageError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/simsiam_cifar10.py.")
+SYNTHETIC = flags.DEFINE_string("synthetic", "", "Noise instead of the data set, such as 50000x32x32x3.")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; the medians over them are reported.", lower_bound=1)
+STEPS = flags.DEFINE_integer("steps", 10, "Steps timed in each round.", lower_bound=1)
+OUT = flags.DEFINE_string("out", "", "A file that the JSON line is appended to as well.")
+
+
+def main(_):
+    """Builds the config without its evaluators and writers, and times it."""
+    if not CONFIG.value:
+        raise UsageError("experiments.benchmark needs --config=configs/NAME.py")
+    config = build.normalised(CONFIG.value.to_dict()) | {"evaluators": {}, "writers": {}}
+    if SYNTHETIC.value:
+        shape = re.fullmatch(r"(\d+)x(\d+)x(\d+)x([13])", SYNTHETIC.value)
+        if not shape:
+            raise UsageError(f"--synthetic={SYNTHETIC.value!r} is not a shape such as 50000x32x32x3")
+        sizes = {"type": "data.resident.noise", "shape": tuple(int(n) for n in shape.groups())}
+        config["data"] = {**sizes, "batch_size": config["data"]["batch_size"]}
+    parts = build.arguments(loop.fit, config, given=("folder", "config"))
+    line = json.dumps({"config": config["method"]["type"], **measure(parts), **log.environment()})
+    print(line)
+    if OUT.value:
+        with pathlib.Path(OUT.value).open("a") as file:
+            file.write(line + "\n")
+
+
+def measure(parts):
+    """Times the step, the augmentation and the whole loop of what `build.arguments` made; seconds are medians."""
+    method, preprocess, feed, mesh, seed = (parts[k] for k in ("method", "preprocess", "data", "mesh", "seed"))
+    trainer = Trainer(method, preprocess, feed.spec, seed=seed, mesh=mesh)
+    batches = feed.batches(mesh, seed, 0)
+    batch = next(batches)
+
+    began = time.perf_counter()
+    state = trainer.untrained()
+    compiled = trainer.step.lower(state, batch).compile()
+    compile_seconds = time.perf_counter() - began
+
+    views = trainer.preprocess(batch, 0)
+    key = rng.stream(seed, "method")
+    update = jax.jit(method.step, donate_argnums=0)
+    states = {"step": trainer.untrained(), "loop": state}
+
+    def step():
+        states["step"], metrics = update(states["step"], views, key)
+        return metrics
+
+    def augmentation():
+        return trainer.preprocess(batch, 0)
+
+    def whole_loop():
+        states["loop"], metrics = trainer.step(states["loop"], next(batches))
+        return metrics
+
+    seconds = {"step": [], "augmentation": [], "loop": []}
+    for timed in range(ROUNDS.value + 1):
+        for name, work in (("step", step), ("augmentation", augmentation), ("loop", whole_loop)):
+            took = _seconds_each(work)
+            if timed:  # the first round compiles and warms up
+                seconds[name].append(took)
+    batches.close()
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    over = [w / (s + a) for s, a, w in zip(*seconds.values(), strict=True)]
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    return {
+        "batch_size": feed.batch_size,
+        **{f"{name}_seconds": round(value, 5) for name, value in medians.items()},
+        **{f"{name}_images_per_second": round(feed.batch_size / value, 1) for name, value in medians.items()},
+        "loop_over_parts": round(statistics.median(over), 4),
+        "loop_over_parts_range": [round(min(over), 4), round(max(over), 4)],
+        "compile_seconds": round(compile_seconds, 2),
+        "peak_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else None,
+        "flops_per_second": cost["flops"] / medians["loop"] if cost and "flops" in cost else None,
+        "rounds": ROUNDS.value,
+        "steps_per_round": STEPS.value,
+    }
+
+
+def _seconds_each(work):
+    began = time.perf_counter()
+    for _ in range(STEPS.value):
+        done = work()
+    jax.block_until_ready(done)
+    return (time.perf_counter() - began) / STEPS.value
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,81 @@
+"""How every script ends: in one line and with an exit code, never with a traceback for what the user can mend."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+
+from ssl_jax.types import RunError, UsageError
+
+USAGE, FAILURE = 2, 1
+
+
+def run(
+    main: Callable[[Any], None],
+    argv: Sequence[str] | None = None,
+    parse: Callable[[list[str]], Any] | None = None,
+) -> NoReturn:
+    """Runs a script's `main` under absl and leaves the process.
+
+    Exit codes: 0 done (and for `--help`); 2 for a mistake in the flags or a `UsageError`; 1 for a
+    `RunError`, a full disk or Ctrl-C. Each of these prints one line, `error: ...`, on the error stream. Any other
+    exception is a defect of the program and keeps its traceback (Python's exit code 1).
+
+    Args:
+        main: takes what `parse` returns.
+        argv: the program's name and arguments; `sys.argv` if None.
+        parse: reads the flags from argv and returns what is left, `flags.FLAGS` if None. The errors of flags, and the
+            `AttributeError` and `OSError` of a config flag, become one line as well.
+    """
+
+    def parse_or_leave(arguments: list[str]) -> Any:
+        try:
+            left = (parse or flags.FLAGS)(arguments)
+        except UsageError as error:
+            _leave(str(error), USAGE)
+        except (flags.Error, AttributeError, OSError) as error:
+            _leave(str(error), USAGE)
+        except SystemExit:
+            # absl leaves with 1 after it printed the help that was asked for.
+            sys.exit(0)
+        if flags.FLAGS["verbosity"].using_default_value:
+            # Else absl shows what the libraries log for their own authors.
+            flags.FLAGS.verbosity = logging.WARNING
+        return left
+
+    def main_or_leave(arguments: Any) -> None:
+        try:
+            main(arguments)
+        except UsageError as error:
+            _leave(str(error), USAGE)
+        except RunError as error:
+            _leave(str(error), FAILURE)
+        except KeyboardInterrupt:
+            _leave("interrupted", FAILURE)
+        except Exception as error:
+            full = _full_disk(error)
+            if full is None:
+                raise
+            _leave(full, FAILURE)
+
+    app.run(main_or_leave, argv=argv, flags_parser=parse_or_leave)
+    raise AssertionError("absl's run never returns")
+
+
+def _full_disk(error: BaseException | None) -> str | None:
+    text = os.strerror(errno.ENOSPC)
+    while error is not None:
+        named = getattr(error, "filename", None)
+        # The writers below Python raise errors without a number, but with the system's words.
+        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or text in str(error):
+            return f"the disk is full ({named or error}): free space there or name another folder"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _leave(text: str, code: int) -> NoReturn:
+    print("error: " + " ".join(text.split()), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,49 @@
+"""Trains the experiment that a config describes; the same command on the same folder goes on where it stopped.
+
+    python -m experiments.train --config=configs/simsiam_digits.py --workdir=runs/digits [--config.data.batch_size=128]
+
+Durations are steps (5000) or text: "800 epochs", "25 Mimages", "5 %" of the whole. W&B is off unless asked for:
+--config.writers.wandb='{...}' is not needed, `--wandb=offline` or `--wandb=online` adds the writer.
+"""
+
+import pathlib
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import command
+from ssl_jax import build, log, loop
+from ssl_jax.mesh import join_processes
+from ssl_jax.types import UsageError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/simsiam_digits.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run folder; holding an unfinished run of this config, it goes on.")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, where JAX cannot find it by itself.")
+PROCESSES = flags.DEFINE_integer("processes", 1, "How many processes train together; 0: JAX finds out (Slurm, TPU).")
+PROCESS = flags.DEFINE_integer("process", -1, "Which of them this is, from 0; -1: JAX finds out.")
+WANDB = flags.DEFINE_enum("wandb", "off", ["off", "offline", "online"], "Also write to Weights & Biases.")
+
+
+def main(_):
+    """Builds what the config names and trains."""
+    if not CONFIG.value or not WORKDIR.value:
+        raise UsageError(
+            "experiments.train needs --config=configs/NAME.py and --workdir=runs/NAME, in this order before any --config.key"
+        )
+    if PROCESSES.value != 1:
+        join_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    config = build.normalised(CONFIG.value.to_dict())
+    if WANDB.value != "off":
+        wandb = {"type": "writers.weights_and_biases.WandB", "mode": WANDB.value}
+        config["writers"] = {"wandb": wandb, **config["writers"]}
+    folder = pathlib.Path(WORKDIR.value)
+    summary = loop.fit(folder=folder, config=config, **build.arguments(loop.fit, config, given=("folder", "config")))
+    if summary:
+        print(log.format_table(summary), end="")
+        print(
+            f"{folder} is finished at step {summary['step']}: summary.json has every number, report.html every picture"
+        )
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,287 @@
+"""A folder of image files as people keep them: which files are images, of what class and split, and are they whole?"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import io
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import tqdm
+
+from ssl_jax import types
+from ssl_jax.data import transforms
+
+Broken = Literal["fatal", "skip"]
+SPLIT_NAMES = ("train", "test", "val", "valid", "validation")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
+_ORIENTATION = 0x0112
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """One image file.
+
+    Attributes:
+        path: where it lies.
+        key: its path below the folder, with "/" between the parts; unique, and the record's `id`.
+        split: "train" where the folder has no splits.
+        class_name: None where the split is unlabelled.
+    """
+
+    path: pathlib.Path
+    key: str
+    split: str
+    class_name: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """What a look into a file found: its size once upright, whether it is grey, and whether it must be turned."""
+
+    file: File
+    height: int
+    width: int
+    grey: bool
+    turned: bool
+    digest: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The files of a folder.
+
+    Attributes:
+        root: the folder.
+        files: what is, or by its extension should be, an image, sorted by key.
+        others: what is neither, sorted.
+    """
+
+    root: pathlib.Path
+    files: tuple[File, ...]
+    others: tuple[pathlib.Path, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of all splits, sorted; () where nothing is labelled."""
+        return tuple(sorted({file.class_name for file in self.files if file.class_name is not None}))
+
+    def stamp(self) -> str:
+        """A hash of all paths, sizes and modification times: equal only if nobody touched anything."""
+        parts = [(file.key, *_size_and_time(file.path)) for file in self.files]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def scan(root: pathlib.Path) -> Listing:
+    """Lists the image files below `root` and gives each its split and class.
+
+    Three forms are understood: class sub-folders; images loose in the folder (unlabelled); either of them below
+    folders named like splits (`SPLIT_NAMES`), when nothing else is at the top. A class folder is searched through all
+    its depths. Hidden files and folders are passed over. A file is an image if it begins like a PNG, JPEG or WebP file,
+    whatever its name; one that is merely named like an image is listed too, so that `inspect` can call it broken.
+
+    Raises:
+        types.UsageError: no folder, no images, a class folder without images, or loose images beside class folders.
+    """
+    if not root.is_dir():
+        raise types.UsageError(f"{root} is not a folder: --images takes a folder of images or of class sub-folders")
+    loose, folders = _loose(root), _folders(root)
+    if folders and not any(map(_image_like, loose)) and all(folder.name.lower() in SPLIT_NAMES for folder in folders):
+        parts = [(folder.name.lower(), folder) for folder in folders]
+    else:
+        parts = [("train", root)]
+    repeated = [name for name, count in collections.Counter(name for name, _ in parts).items() if count > 1]
+    if repeated:
+        raise types.UsageError(f"{root} has several folders for split {repeated[0]!r}, which differ only in case")
+    files, others = [], [] if parts[0][1] == root else list(loose)
+    for split, folder in parts:
+        for class_name, path in _walk_split(folder):
+            if _image_like(path):
+                files.append(File(path, _text(path.relative_to(root).as_posix()), split, class_name))
+            else:
+                others.append(path)
+        if not any(file.split == split for file in files):
+            raise types.UsageError(f"{folder} holds no images: PNG, JPEG and WebP files are read; {_holds(others)}")
+    return Listing(root, tuple(sorted(files, key=lambda file: file.key)), tuple(sorted(others)))
+
+
+def inspect(listing: Listing, broken: Broken) -> tuple[list[Image], list[str]]:
+    """Decodes every file to the end, and says what it is.
+
+    Args:
+        listing: what to look at.
+        broken: whether a file that does not decode is "fatal", or left out ("skip").
+
+    Returns:
+        The sound images in the listing's order, and one sentence for each broken file.
+
+    Raises:
+        types.UsageError: a file is broken and that is fatal, or no sound image is left in a split.
+    """
+    images, complaints = [], []
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        bar = tqdm.tqdm(listing.files, desc="checking images", unit=" files", disable=None)
+        try:
+            for found in _in_order(pool, bar):
+                if isinstance(found, Image):
+                    images.append(found)
+                elif broken == "fatal":
+                    raise types.UsageError(
+                        f"broken image {found}; nothing was written: mend or remove the file, "
+                        "or leave broken files out with --broken=skip"
+                    )
+                else:
+                    complaints.append(found)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            bar.close()
+    left = {image.file.split for image in images}
+    for split in dict.fromkeys(file.split for file in listing.files):
+        if split not in left:
+            raise types.UsageError(
+                f"every image of split {split!r} in {listing.root} is broken, such as {complaints[0]}"
+            )
+    return images, complaints
+
+
+def content(image: Image) -> bytes:
+    """The bytes to store: the file's own, or, where its orientation tag asks for a turn, an upright lossless PNG.
+
+    People expect photographs upright, and nothing downstream reads the tag.
+    """
+    data = image.file.path.read_bytes()
+    if not image.turned:
+        return data
+    with PIL.Image.open(io.BytesIO(data)) as picture:
+        upright = PIL.ImageOps.exif_transpose(picture).convert("L" if image.grey else "RGB")
+    out = io.BytesIO()
+    # A new picture has none of the old one's metadata, which could ask for a second turn.
+    PIL.Image.fromarray(np.asarray(upright)).save(out, "PNG")
+    return out.getvalue()
+
+
+def content_hash(images: Sequence[Image]) -> str:
+    """A hash of the paths and contents of all images."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(repr((image.file.key, image.digest)).encode())
+    return digest.hexdigest()
+
+
+def _inspect_one(file: File) -> Image | str:
+    try:
+        data = file.path.read_bytes()
+        if _image_format(data[:16]) is None:
+            return f"{file.path}: neither PNG, JPEG nor WebP inside"
+        with PIL.Image.open(io.BytesIO(data)) as picture:
+            # Two decoders look at every file, since what each lets pass differs, and with their versions too.
+            picture.load()
+            turned = picture.getexif().get(_ORIENTATION, 1) in range(2, 9)
+            grey = picture.mode in _GREY_MODES
+            size = PIL.ImageOps.exif_transpose(picture).size if turned else picture.size
+        shape = transforms.decode(data, 1 if grey else 3).shape
+    except Exception as error:  # Pillow's readers raise what they like on damaged files, from OSError to struct.error
+        return f"{file.path}: {error or type(error).__name__}"
+    width, height = size
+    if sorted(shape[:2]) != sorted((height, width)):
+        return f"{file.path}: its size reads as {shape[1]}x{shape[0]} by one decoder and {width}x{height} by another"
+    return Image(file, height, width, grey, turned, hashlib.sha256(data).digest())
+
+
+def _in_order(pool: concurrent.futures.Executor, files: Iterator[File]) -> Iterator[Image | str]:
+    # A window, because `map` would queue every file of a million at once and a fatal one would wait for them.
+    waiting: collections.deque[concurrent.futures.Future[Image | str]] = collections.deque()
+    for file in files:
+        waiting.append(pool.submit(_inspect_one, file))
+        if len(waiting) >= 64:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _walk_split(folder: pathlib.Path) -> Iterator[tuple[str | None, pathlib.Path]]:
+    loose, classes = _loose(folder), _folders(folder)
+    if not classes:
+        yield from ((None, path) for path in loose)
+        return
+    pictures = [path for path in loose if _image_like(path)]
+    if pictures:
+        raise types.UsageError(
+            f"{folder} holds loose images ({_some(pictures)}) beside class folders "
+            f"({_some(classes)}): move the images into class folders, or the folders away"
+        )
+    yield from ((None, path) for path in loose)
+    for class_folder in classes:
+        found = list(_walk(class_folder))
+        if not any(map(_image_like, found)):
+            raise types.UsageError(
+                f"class folder {class_folder} holds no images (PNG, JPEG, WebP; {_holds(found)}): fill it or remove it"
+            )
+        yield from ((_text(class_folder.name), path) for path in found)
+
+
+def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    yield from _loose(folder)
+    for below in _folders(folder):
+        if not below.is_symlink():
+            yield from _walk(below)
+
+
+def _loose(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.iterdir() if path.name[0] != "." and _file_like(path))
+
+
+def _file_like(path: pathlib.Path) -> bool:
+    # A dangling link stands for a file that somebody expects to be there.
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    hidden = (".", "__MACOSX", "@eaDir")
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(hidden) and path.is_dir())
+
+
+def _image_like(path: pathlib.Path) -> bool:
+    if path.suffix.lower() in _IMAGE_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return _image_format(file.read(16)) is not None
+    except OSError:
+        return False
+
+
+def _image_format(head: bytes) -> str | None:
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
+
+
+def _some(paths: Sequence[pathlib.Path]) -> str:
+    return ", ".join(path.name for path in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+def _holds(paths: Sequence[pathlib.Path]) -> str:
+    return f"it holds {_some(paths)}" if paths else "it is empty"
+
+
+def _size_and_time(path: pathlib.Path) -> tuple[int, int]:
+    # A dangling link has no size; `inspect` calls it broken.
+    if not path.exists():
+        return -1, -1
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _text(name: str) -> str:
+    # A file name need not be UTF-8, a record's id must be.
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

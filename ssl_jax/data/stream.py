@@ -1,0 +1,155 @@
+"""A data set read from disk while it trains, by Grain: for images of varying size and sets that outgrow the device."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import grain.python as grain
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ssl_jax.data import transforms
+from ssl_jax.data.resident import check_size
+from ssl_jax.types import Batch, UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class HostCrop:
+    """Random resized crops made on the host, so that images of any size reach the device in one static size.
+
+    Attributes:
+        size_px: side of the square crop.
+        scale: area of the crop as a share of the image's, uniform between the two.
+        ratio: width over height, log-uniform between the two.
+        views: independent crops of each image, `image_1`, `image_2`, ...; the augmentation on the device then crops no
+            more, and the two views are as independent as the paper's.
+    """
+
+    size_px: int
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    views: int = 2
+
+    def __post_init__(self):
+        for name in ("size_px", "views"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name, most in (("scale", 1.0), ("ratio", math.inf)):
+            low, high = getattr(self, name)
+            if not 0.0 < low <= high <= most:
+                raise UsageError(f"{name} is {(low, high)}: it must be (low, high) with 0 < low <= high <= {most}")
+
+
+class Stream:
+    """A training feed that decodes on the host, in threads or worker processes.
+
+    The batch of step s is a function of (seed, s), whatever the number of processes, threads and workers: each epoch
+    is a permutation by seed and epoch, the crop's draws belong to the position, and the process's share is taken last.
+    """
+
+    def __init__(self, source: Any, batch_size: int, *, crop: HostCrop | None, workers: int, prefetch: int = 4):
+        """Args:
+            source: random access to records {"image": uint8 [h, w, c], "label": int}.
+            batch_size: images in a global batch.
+            crop: needed where the images vary in size.
+            workers: worker processes; 0 decodes in a thread of this one.
+            prefetch: batches decoded ahead.
+
+        Raises:
+            UsageError: for a batch larger than the set, less than no workers, or images of varying size without `crop`.
+        """
+        if workers < 0:
+            raise UsageError(f"workers is {workers}: 0 decodes in a thread, more in so many processes")
+        self.examples = source.examples
+        self.batch_size = batch_size
+        check_size(batch_size, self.examples)
+        self._source, self._crop, self._workers, self._prefetch = source, crop, workers, prefetch
+        height, width, channels = source.image_shape
+        if crop is not None:
+            shape = (batch_size, crop.size_px, crop.size_px, channels)
+            images = [f"image_{view + 1}" for view in range(crop.views)]
+        elif height is None or width is None:
+            raise UsageError(
+                f"the images of {source.name!r} vary in size: give the data section "
+                'crop={"type": "data.stream.HostCrop", "size_px": ...} and the views no crop of their own'
+            )
+        else:
+            shape, images = (batch_size, height, width, channels), ["image"]
+        self.spec = {name: jax.ShapeDtypeStruct(shape, np.uint8) for name in images}
+        self.spec["label"] = jax.ShapeDtypeStruct((batch_size,), np.int32)
+
+    def batches(self, mesh: jax.sharding.Mesh, seed: int, first_step: int) -> Iterator[Batch]:
+        """See `types.Feed.batches`."""
+        split = NamedSharding(mesh, PartitionSpec("data"))
+        here, processes = jax.process_index(), jax.process_count()
+        iterator = iter(self.host_batches(seed, first_step, here, processes))
+        try:
+            for local in iterator:
+                yield {name: jax.make_array_from_process_local_data(split, local[name]) for name in self.spec}
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
+
+    def host_batches(self, seed: int, first_step: int, process: int = 0, processes: int = 1) -> grain.IterDataset:
+        """This process's share of the batches from `first_step` on, as host arrays."""
+        order = _Epochs(self._source, seed, kept=self.examples // self.batch_size * self.batch_size)
+        records = grain.MapDataset.source(order).seed(seed)
+        # The draws come before the process's share is taken: they then belong to the global position.
+        share = _Share(records.random_map(_Prepare(self._crop)), self.batch_size, process, processes)
+        records = grain.MapDataset.source(share).batch(share.rows, drop_remainder=True)
+        threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * self._prefetch)
+        iterable = records.slice(slice(first_step, None)).to_iter_dataset(threads)
+        if self._workers:
+            options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=self._prefetch)
+            iterable = iterable.mp_prefetch(options)
+        return iterable
+
+
+class _Epochs:
+    """Positions of an endless training as records: each epoch is Grain's shuffle of the source, its tail dropped."""
+
+    def __init__(self, source, seed, *, kept):
+        self._shuffled = grain.MapDataset.source(source).seed(seed).shuffle()
+        self._examples, self._kept = len(source), kept
+
+    def __len__(self):
+        return 2**31 - 1
+
+    def __getitem__(self, position):
+        epoch, offset = divmod(position, self._kept)
+        return self._shuffled[epoch * self._examples + offset]
+
+
+class _Share:
+    """One process's rows of every global batch: contiguous, as its devices hold them."""
+
+    def __init__(self, records, batch_size, process, processes):
+        self._records, self._batch_size, self._process = records, batch_size, process
+        self.rows = batch_size // processes
+
+    def __len__(self):
+        return len(self._records) // self._batch_size * self.rows
+
+    def __getitem__(self, position):
+        batch, row = divmod(position, self.rows)
+        return self._records[batch * self._batch_size + self._process * self.rows + row]
+
+
+class _Prepare(grain.RandomMapTransform):
+    def __init__(self, crop):
+        self._crop = crop
+
+    def random_map(self, record, rng):
+        label = np.int32(record["label"])
+        if self._crop is None:
+            return {"image": record["image"], "label": label}
+        crop = self._crop
+        crops = {
+            f"image_{view + 1}": transforms.random_resized_crop(
+                record["image"], crop.size_px, crop.scale, crop.ratio, rng=rng
+            )
+            for view in range(crop.views)
+        }
+        return {**crops, "label": label}

@@ -1,0 +1,261 @@
+"""A quick linear probe on frozen features, beside the same probe on raw pixels and on an untrained encoder."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_jax import metrics, rng, types
+from ssl_jax.analysis import neighbours, pca, regression
+
+_RAW_PIXELS = "raw_pixels"
+_UNTRAINED = "untrained"
+_PIXEL_NUMBERS = 3072
+_THUMBNAIL_PX = 32
+# Half a millionth of a nat a row above the minimum: no accuracy moves.
+_TOLERANCE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearProbe:
+    """L2-regularised multinomial logistic regression on each representation, with few labels and with all.
+
+    The protocol, the same for every representation:
+    - features are standardised by mean and deviation over all training images, which takes no labels;
+    - a share of every class of the training set is held out. With few labels, each draw takes that many images of every
+      class from the rest, the smaller draws inside the larger; the penalty C of each (representation, count) is the one
+      of best mean accuracy on the held-out images over all draws, the strongest penalty among equals. So C, one number
+      of a short list, has seen more labels than the draw has; the regressions have not;
+    - with all labels, C is chosen by fitting on the rest and asking the held-out images, from the strongest penalty on
+      until the accuracy lies more than one standard error below the best; then all training images are fitted with it;
+    - the test set is asked once for each draw, with the chosen C, and decides nothing;
+    - `knn` is the majority of the nearest training images by cosine, on features as they are.
+
+    Summary: `labels_<count>`, `labels_all` and `knn`, each an accuracy in [0, 1] by representation (for draws the
+    mean), `labels_<count>_std` the standard deviation over the draws (dividing by their number), `chosen_penalty` by
+    representation and count. Scalars are the same numbers as `labels_<count>/<representation>`. Arrays, for test images
+    evenly spread over the set: `map/<representation>` [n, 2] (principal components of all test features),
+    `map_explained/<representation>` [2] (their shares of the variance), `map_labels` [n] and `map_images` uint8
+    [n, h, w, c] (at most 32 px).
+
+    Attributes:
+        train: the labelled training images.
+        test: the labelled test images.
+        preprocess: uint8 images to what the export takes, and to raw pixels.
+        export: the method's export that gives the features.
+        name: what the trained representation is called in the results.
+        labels_per_class: the counts of labels.
+        draws: independent draws for each count.
+        penalties: the values of C to choose from, scikit-learn's inverse strength.
+        baselines: of `raw_pixels` (preprocessed images as vectors, shrunk to at most 3,072 numbers) and `untrained`
+            (the state that the run began with).
+        neighbours: voters of `knn`.
+        validation_share: the share of every class of the training set that is held out.
+        seed: of the held-out images and the draws.
+        map_examples: the most test images on a map.
+
+    Raises:
+        UsageError: a set without class names, sets whose class names differ, an unknown baseline, a name that is one,
+            a count, share or list out of range; when called, an unknown export, an unlabelled image, or a class with
+            too few images for a draw.
+    """
+
+    train: types.Examples
+    test: types.Examples
+    preprocess: Callable
+    export: str = "features"
+    name: str = "trained"
+    labels_per_class: tuple[int, ...] = (1, 3, 10)
+    draws: int = 10
+    penalties: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
+    baselines: tuple[str, ...] = (_RAW_PIXELS, _UNTRAINED)
+    neighbours: int = 10
+    validation_share: float = 0.2
+    seed: int = 0
+    map_examples: int = 1000
+
+    def __post_init__(self):
+        here = "evaluators.linear.LinearProbe"
+        for side in ("train", "test"):
+            if not getattr(self, side).class_names:
+                raise types.UsageError(
+                    f"{here}: its {side} set has no labels; give a labelled split, or leave this evaluator out"
+                )
+        if self.train.class_names != self.test.class_names:
+            raise types.UsageError(
+                f"{here}: the class names of train ({len(self.train.class_names)}) and test "
+                f"({len(self.test.class_names)}) differ; give two splits of one data set"
+            )
+        for baseline in self.baselines:
+            if baseline not in (_RAW_PIXELS, _UNTRAINED):
+                raise types.UsageError(
+                    f"{here}: no baseline {baseline!r}; baselines may hold {_RAW_PIXELS!r} and {_UNTRAINED!r}"
+                )
+        if self.name in (_RAW_PIXELS, _UNTRAINED):
+            raise types.UsageError(f"{here}: name={self.name!r} is a baseline's; call the trained encoder otherwise")
+        if not 1 <= self.neighbours <= self.train.examples:
+            raise types.UsageError(
+                f"{here}: neighbours={self.neighbours}, but the train set has {self.train.examples} images"
+            )
+        if self.draws < 1 or any(count < 1 for count in self.labels_per_class):
+            raise types.UsageError(
+                f"{here}: draws={self.draws}, labels_per_class={self.labels_per_class}; each is at least 1"
+            )
+        if not self.penalties or min(self.penalties) <= 0:
+            raise types.UsageError(
+                f"{here}: penalties={self.penalties}; give values of C above 0, say (0.01, 0.1, 1.0)"
+            )
+        if not 0 < self.validation_share < 1:
+            raise types.UsageError(f"{here}: validation_share={self.validation_share}; give one between 0 and 1")
+
+    def __call__(
+        self,
+        exports: Mapping[str, Callable[..., np.ndarray]],
+        state: types.TrainState,
+        untrained: Callable[[], types.TrainState],
+    ) -> types.Report:
+        """The probe's numbers and maps, as the class says."""
+        if self.export not in exports:
+            raise types.UsageError(
+                f"evaluators.linear.LinearProbe: no export {self.export!r} in this method, "
+                f"which has {', '.join(sorted(exports))}"
+            )
+        encode = exports[self.export]
+        states = {_UNTRAINED: untrained()} if _UNTRAINED in self.baselines else {}
+        states[self.name] = state
+
+        def represent(images):
+            rows = {row: encode(each, images, self.preprocess) for row, each in states.items()}
+            if _RAW_PIXELS in self.baselines:
+                rows[_RAW_PIXELS] = np.asarray(_pixels(images, preprocess=self.preprocess))
+            return {row: np.asarray(array, np.float32).reshape(len(array), -1) for row, array in rows.items()}
+
+        train, train_labels = metrics.collect(represent, self.train.batches())
+        test, test_labels = metrics.collect(represent, self.test.batches())
+        for side, labels in (("train", train_labels), ("test", test_labels)):
+            if labels.min() < 0:
+                raise types.UsageError(
+                    f"evaluators.linear.LinearProbe: {np.sum(labels < 0)} images of its {side} set have no label; "
+                    "give a labelled split"
+                )
+        held_out = self._held_out(train_labels)
+        draws = self._draws(train_labels, held_out)
+        summary: dict[str, Any] = {"chosen_penalty": {}}
+        arrays: dict[str, np.ndarray] = {}
+        shown = np.linspace(0, len(test_labels) - 1, min(self.map_examples, len(test_labels))).round().astype(np.int64)
+        for row in (*self.baselines, self.name):
+            features = regression.standardise(train[row], test[row])
+            numbers, chosen = self._probe(*features, train_labels, test_labels, held_out, draws)
+            found = neighbours.knn(
+                train[row], train_labels, test[row], classes=len(self.train.class_names), k=self.neighbours
+            )
+            numbers["knn"] = float(np.mean(found == test_labels))
+            for key, value in numbers.items():
+                summary.setdefault(key, {})[row] = value
+            summary["chosen_penalty"][row] = chosen
+            principal = pca.pca(test[row], 2)
+            arrays[f"map/{row}"] = principal.projected[shown]
+            arrays[f"map_explained/{row}"] = principal.explained_variance_ratio
+        arrays["map_labels"] = test_labels[shown]
+        arrays["map_images"] = _thumbnails(metrics.pick(self.test.batches(), shown))
+        scalars = {
+            f"{key}/{row}": value
+            for key, by_row in summary.items()
+            if key != "chosen_penalty"
+            for row, value in by_row.items()
+        }
+        return types.Report(scalars=scalars, arrays=arrays, summary=summary)
+
+    def _probe(self, train, test, train_labels, test_labels, held_out, draws) -> tuple[dict, dict]:
+        """One representation's accuracies by name, and its chosen C by name."""
+        fit = functools.partial(regression.fit, classes=len(self.train.class_names), tolerance=_TOLERANCE)
+        validation, validation_labels = train[held_out], train_labels[held_out]
+        penalties = sorted(self.penalties)
+        numbers, chosen = {}, {}
+        for count, rows in draws.items():
+            fitted = fit(train[rows], train_labels[rows], penalties=penalties)
+            best = int(np.argmax(regression.accuracy(fitted, validation, validation_labels).mean(axis=0)))
+            at_best = regression.Regression(fitted.coefficients[:, best], fitted.intercepts[:, best])
+            accuracies = regression.accuracy(at_best, test, test_labels)
+            numbers[f"labels_{count}"] = float(accuracies.mean())
+            numbers[f"labels_{count}_std"] = float(accuracies.std())
+            chosen[f"labels_{count}"] = penalties[best]
+        one, penalty = _choose(fit, train, train_labels, held_out, penalties)
+        whole = fit(train, train_labels, penalties=(penalty,), start=one)
+        numbers["labels_all"] = float(regression.accuracy(whole, test, test_labels)[0])
+        chosen["labels_all"] = penalty
+        return numbers, chosen
+
+    def _held_out(self, labels: np.ndarray) -> np.ndarray:
+        """Bool [n]: the training images that choose penalties, the same share of every class."""
+        order = np.asarray(jax.random.permutation(rng.stream(self.seed, "probe_held_out"), len(labels)))
+        held_out = np.zeros(len(labels), bool)
+        for label in range(len(self.train.class_names)):
+            members = order[labels[order] == label]
+            held_out[members[: round(self.validation_share * len(members))]] = True
+        if not held_out.any():
+            raise types.UsageError(
+                f"evaluators.linear.LinearProbe: validation_share={self.validation_share} holds out no image of "
+                f"{len(labels)} in {len(self.train.class_names)} classes; enlarge it"
+            )
+        return held_out
+
+    def _draws(self, labels: np.ndarray, held_out: np.ndarray) -> dict[int, np.ndarray]:
+        """By count, indices [draws, classes * count] of training images that are not held out, by class in turn."""
+        picked: dict[int, list] = {count: [] for count in self.labels_per_class}
+        for draw in range(self.draws):
+            order = np.asarray(jax.random.permutation(rng.stream(self.seed, "probe_draws", draw), len(labels)))
+            order = order[~held_out[order]]
+            members = [order[labels[order] == label] for label in range(len(self.train.class_names))]
+            for count, draws in picked.items():
+                for name, ours in zip(self.train.class_names, members, strict=True):
+                    if len(ours) < count:
+                        raise types.UsageError(
+                            f"evaluators.linear.LinearProbe: labels_per_class holds {count}, but class {name!r} has "
+                            f"{len(ours)} training images beside the held-out ones; leave {count} out"
+                        )
+                draws.append(np.concatenate([ours[:count] for ours in members]))
+        return {count: np.stack(draws) for count, draws in picked.items()}
+
+
+def _choose(fit, train, labels, held_out, penalties) -> tuple[regression.Regression, float]:
+    """The C of best accuracy on the held-out images, and its fit to the others."""
+    # Held-out rows get weight 0 rather than being cut away, so that the final fit is the same compiled program.
+    weights = (~held_out).astype(np.float32)
+    fitted, best, chosen = None, -1.0, None
+    for penalty in penalties:
+        path = fit(train, labels, weights=weights, penalties=(penalty,), start=fitted)
+        fitted = jax.tree.map(lambda array: array[0], path)
+        score = float(regression.accuracy(fitted, train[held_out], labels[held_out]))
+        if score > best:
+            best, chosen = score, (fitted, penalty)
+        # Weak penalties on many images cost the most time by far, and are past the optimum by then.
+        elif score < best - np.sqrt(best * (1 - best) / held_out.sum()):
+            break
+    return chosen
+
+
+@functools.partial(jax.jit, static_argnames="preprocess")
+def _pixels(images: jax.Array, *, preprocess: Callable) -> jax.Array:
+    images = preprocess(images)
+    count, height, width, channels = images.shape
+    if height * width * channels > _PIXEL_NUMBERS:
+        scale = (_PIXEL_NUMBERS / (height * width * channels)) ** 0.5
+        size = (max(1, int(height * scale)), max(1, int(width * scale)))
+        images = jax.image.resize(images, (count, *size, channels), "linear")
+    return images.reshape(count, -1)
+
+
+def _thumbnails(images: np.ndarray) -> np.ndarray:
+    """uint8 [n, h, w, c], the longer side at most 32 px."""
+    count, height, width, channels = images.shape
+    longer = max(height, width)
+    if longer <= _THUMBNAIL_PX:
+        return images
+    size = tuple(max(1, round(side * _THUMBNAIL_PX / longer)) for side in (height, width))
+    shrunk = jax.image.resize(jnp.asarray(images, jnp.float32), (count, *size, channels), "linear")
+    return np.clip(np.rint(np.asarray(shrunk)), 0, 255).astype(np.uint8)

@@ -1,0 +1,280 @@
+"""The one training loop: it knows the protocols of `types` and no method's, data set's or evaluator's name."""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssl_jax import checkpoint as checkpoints
+from ssl_jax import log, types
+from ssl_jax import mesh as meshes
+from ssl_jax.trainer import Trainer
+from ssl_jax.types import Batch, RunError, Steps, UsageError
+
+IN_FLIGHT_STEPS = 2
+"""How far the host runs ahead of the device: enough to hide its own work, few enough to stop at once."""
+ASK_PROCESSES_STEPS = 20
+"""How often several processes ask each other whether to stop: the question costs a round trip."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Every:
+    """An evaluator and when it runs.
+
+    Attributes:
+        steps: the interval; it runs at the end of the training as well, so "100 %" is the end alone.
+        run: the evaluator.
+    """
+
+    steps: Steps
+    run: types.Evaluator
+
+
+def fit(
+    *,
+    folder: pathlib.Path,
+    config: Mapping[str, Any],
+    seed: int,
+    duration: Steps,
+    method: types.Method,
+    data: types.Feed,
+    preprocess: Callable[[Batch, jax.Array], Batch],
+    evaluators: Mapping[str, Every],
+    checkpoint: checkpoints.Policy,
+    writers: Mapping[str, types.WriterSettings],
+    mesh: jax.sharding.Mesh,
+    log_every: Steps,
+) -> Mapping[str, Any]:
+    """Trains until `duration`, from the newest checkpoint in `folder` if there is one.
+
+    Everything that decides the result is a function of (config, seed, step), so a run that was killed and started again
+    ends with the parameters of one that was not.
+
+    Args:
+        folder: the run folder; made if need be.
+        config: the resolved config, kept in the folder and in every checkpoint.
+        seed: of everything random.
+        duration: steps in all.
+        method: what learns.
+        data: where the batches come from.
+        preprocess: (batch, key) to what the method takes; runs compiled, on the device.
+        evaluators: by name; what they find is logged as `eval/<name>/...`.
+        checkpoint: when to save and what to keep.
+        writers: by name; they are closed in this order.
+        mesh: the devices.
+        log_every: steps between two lines of training metrics, each a mean over those steps.
+
+    Returns:
+        What `summary.json` says at the end; empty without a writer that writes it.
+
+    Raises:
+        UsageError: for a folder that holds another config, or a batch that the devices do not divide.
+        RunError: for a non-finite metric, a damaged checkpoint, a full disk, or after SIGTERM or Ctrl-C.
+    """
+    meshes.check_batch(data.batch_size, mesh)
+    _check_best(checkpoint.best, evaluators)
+    claim(folder, config)
+    with contextlib.ExitStack() as stack:
+        keeper = checkpoint.open(folder)
+        stack.callback(keeper.close)
+        first_step = keeper.latest() or 0
+        summary = read_summary(folder)
+        if first_step == duration and "finished" in summary:
+            return summary
+        trainer = Trainer(method, preprocess, data.spec, seed=seed, mesh=mesh)
+        state = keeper.restore(first_step, trainer.state_spec) if first_step else trainer.untrained()
+        steps_per_epoch = data.examples // data.batch_size
+        run = types.Run(folder, config, first_step, duration, steps_per_epoch, data.batch_size)
+        first_process = jax.process_index() == 0
+        out = log.combine([settings.start(run) for settings in writers.values()] if first_process else [])
+        stack.callback(out.close)
+        journal = _Journal(run, out, keeper, log_every, trainer.metric_names)
+        batches = data.batches(mesh, seed, first_step)
+        stack.callback(batches.close)
+        stop_signals = stack.enter_context(_stop_signals())
+        if first_step == 0:
+            _show_first_batch(data.batches(mesh, seed, 0), trainer, out)
+        for step in range(first_step + 1, duration + 1):
+            state, metrics = trainer.step(state, next(batches))
+            journal.add(step, metrics)
+            out.progress(step)
+            stop = bool(stop_signals)
+            if jax.process_count() > 1:
+                stop = step % ASK_PROCESSES_STEPS == 0 and meshes.any_process(stop)
+            due = [name for name, item in evaluators.items() if step % item.steps == 0 or step == duration]
+            scalars = {}
+            if due:
+                journal.drain()
+                scalars = _evaluate({name: evaluators[name].run for name in due}, trainer, state, out, step)
+                out.scalars(step, {**journal.clock(step), **scalars})
+                _check_best(checkpoint.best, due, scalars)
+            if stop or checkpoint.best in scalars or step % checkpoint.every == 0 or step == duration:
+                # Nothing is saved before its metrics were read: a non-finite one must not reach a checkpoint.
+                journal.drain()
+                keeper.save(step, state, config=config, scalars=scalars)
+            if stop and step < duration:
+                keeper.wait()
+                word = signal.Signals(stop_signals[0]).name if stop_signals else "another process"
+                raise RunError(
+                    f"stopped by {word} at step {step} of {duration}; "
+                    f"all is saved in {folder}, and the same command goes on from there"
+                )
+        keeper.wait()
+        best = {"best_step": keeper.best()} if checkpoint.best else {}
+        out.summary({"finished": True, "step": duration, "seed": seed, **best})
+    return read_summary(folder)
+
+
+def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Makes `folder` the run folder of `config` and writes `config.json`, or raises UsageError if it is another's.
+
+    What only watches a run (evaluators, writers, checkpoint policy) or carries it (mesh) may change between two starts.
+    """
+    file = folder / "config.json"
+    plain = json.loads(json.dumps(config))
+    if file.is_file():
+        free = ("evaluators", "writers", "checkpoint", "log_every", "mesh")
+        try:
+            there = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{file} is not readable as JSON ({error}); use a new --workdir") from error
+        old, new = (_leaves({k: v for k, v in c.items() if k not in free}) for c in (there, plain))
+        names = sorted(k for k in old.keys() | new.keys() if old.get(k, "absent") != new.get(k, "absent"))
+        if names:
+            faults = [f"{k} is {old.get(k, 'absent')!r} there, {new.get(k, 'absent')!r} here" for k in names[:3]]
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise UsageError(f"{folder} holds a run of another config: {'; '.join(faults)}{more}; use a new --workdir")
+    elif folder.is_file():
+        raise UsageError(f"{folder} is a file: give --workdir a new folder")
+    elif folder.is_dir() and any(not item.name.startswith("config.json") for item in folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and holds no run: give --workdir a new folder")
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name("config.json.partial")
+        partial.write_text(json.dumps(plain, indent=2) + "\n")
+        os.replace(partial, file)
+
+
+def read_summary(folder: pathlib.Path) -> dict[str, Any]:
+    """The run folder's `summary.json`, empty where there is none yet."""
+    file = folder / "summary.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+class _Journal:
+    """Reads metrics a little after they were made, stops at the first non-finite one, and logs means."""
+
+    def __init__(self, run, out, keeper, log_every, names):
+        self._run, self._out, self._keeper, self._log_every, self._names = run, out, keeper, log_every, names
+        self._pending = collections.deque()
+        self._window = []
+        self._began = time.monotonic() - log.seconds_so_far(run.folder, run.first_step)
+
+    def clock(self, step):
+        return {
+            "epoch": step / self._run.steps_per_epoch,
+            "images": step * self._run.batch_size,
+            "seconds": time.monotonic() - self._began,
+        }
+
+    def add(self, step, metrics):
+        self._pending.append((step, metrics))
+        while len(self._pending) > IN_FLIGHT_STEPS:
+            self._read()
+
+    def drain(self):
+        while self._pending:
+            self._read()
+
+    def _read(self):
+        step, metrics = self._pending.popleft()
+        values = dict(zip(self._names, np.asarray(metrics).tolist(), strict=True))
+        for name, value in values.items():
+            if not math.isfinite(value):
+                self._keeper.wait()
+                good = self._keeper.latest()
+                kept = f"the last good checkpoint is step {good}" if good else "no checkpoint was saved before"
+                raise RunError(
+                    f"{name} is {value} at step {step}: the run stops, and {kept} in {self._run.folder}; "
+                    "a lower learning rate, a warm-up or float32 usually helps (in a new --workdir)"
+                )
+        self._window.append(values)
+        if step % self._log_every == 0 or step == self._run.total_steps:
+            means = {f"train/{name}": sum(v[name] for v in self._window) / len(self._window) for name in self._names}
+            self._out.scalars(step, {**self.clock(step), **means})
+            self._window.clear()
+
+
+def _evaluate(evaluators, trainer, state, out, step):
+    scalars = {}
+    for name, evaluator in evaluators.items():
+        try:
+            report = evaluator(trainer.exports, state, trainer.untrained)
+        except Exception as error:
+            error.add_note(f"while evaluator {name!r} looked at step {step}")
+            raise
+        prefix = f"eval/{name}/"
+        scalars |= {prefix + key: float(value) for key, value in report.scalars.items()}
+        out.images(step, {prefix + key: image for key, image in report.images.items()})
+        out.arrays(step, {prefix + key: array for key, array in report.arrays.items()})
+        for sentence in report.alarms:
+            out.alarm(step, sentence)
+        if report.summary:
+            out.summary(report.summary)
+    return scalars
+
+
+def _check_best(best, evaluators, scalars=None):
+    """Refuses a scalar to keep the best by that no evaluator gives, as soon as that can be told."""
+    if not best:
+        return
+    name = best.split("/")[1] if best.startswith("eval/") and best.count("/") > 1 else None
+    if scalars is None and name not in evaluators:
+        raise UsageError(f"config.checkpoint.best={best!r} is not eval/NAME/... of {', '.join(evaluators) or 'none'}")
+    if scalars is not None and name in evaluators and best not in scalars:
+        there = ", ".join(key for key in scalars if key.startswith(f"eval/{name}/"))
+        raise UsageError(f"config.checkpoint.best={best!r} is none of what {name} reports: {there}")
+
+
+def _show_first_batch(batches, trainer, out):
+    views = trainer.preprocess(next(batches), np.int32(0))
+    batches.close()
+    if jax.process_count() == 1:  # elsewhere no process sees the whole batch
+        shown = {name: view[:32] for name, view in views.items() if view.ndim == 4 and view.shape[-1] in (1, 3)}
+        out.images(0, {f"batch/{name}": log.grid(np.asarray(view), columns=8) for name, view in shown.items()})
+
+
+def _leaves(config, path="config"):
+    leaves = {}
+    for key, value in config.items():
+        nested = isinstance(value, dict) and value
+        leaves |= _leaves(value, f"{path}.{key}") if nested else {f"{path}.{key}": value}
+    return leaves
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that receives SIGTERM or SIGINT; the second one ends the process at once."""
+    received: list[int] = []
+
+    def note(number, frame):
+        del frame
+        received.append(number)
+        signal.signal(number, before[number])
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

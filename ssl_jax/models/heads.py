@@ -1,0 +1,100 @@
+"""The heads that self-supervised methods train on top of an encoder's features."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+
+from ssl_jax.models import layers
+
+
+class Projector(nn.Module):
+    """SimSiam's projector: dense layers, each followed by batch norm, all but the last by ReLU as well.
+
+    Parameters lie under `dense1`, `norm1`, `dense2`, and so on. A dense layer has a bias only if no batch norm follows.
+    Departures: the reference code freezes a bias before its last batch norm, which cancels it; there is none here.
+    The defaults are the reference code's. The paper's own default has an "affine" last batch norm: 68.1 % on ImageNet,
+    and 68.2 % with a "plain" one.
+
+    Attributes:
+        hidden: width of the inner layers.
+        output: width of the last.
+        layers: how many dense layers, 3 (the paper on ImageNet) or 2 (on CIFAR-10).
+        hidden_norm: batch norm of the inner layers, "affine" or "none" (an ablation).
+        last_norm: batch norm of the last layer, "plain" (no scale and bias), "affine" or "none".
+        dtype: what the layers compute in, "float32" or "bfloat16".
+
+    Raises:
+        UsageError: for a value that is none of the choices.
+
+    Source: SimSiam (arXiv 2011.10566), section 3 and appendix D.
+    """
+
+    hidden: int = 2048
+    output: int = 2048
+    layers: Literal[2, 3] = 3
+    hidden_norm: Literal["affine", "none"] = "affine"
+    last_norm: Literal["plain", "affine", "none"] = "plain"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        layers.check_choice("Projector layers", self.layers, (2, 3))
+        layers.check_choice("Projector hidden_norm", self.hidden_norm, ("affine", "none"))
+        layers.check_choice("Projector last_norm", self.last_norm, ("plain", "affine", "none"))
+        layers.compute_dtype(self.dtype)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Features float [b, c] to projections float32 [b, output]; `train` updates collection "batch_stats"."""
+        x = x.astype(layers.compute_dtype(self.dtype))
+        for layer in range(1, self.layers):
+            x = nn.relu(_dense_norm(x, self.hidden, layer, self.hidden_norm, self.dtype, train))
+        return layers.at_least_float32(_dense_norm(x, self.output, self.layers, self.last_norm, self.dtype, train))
+
+
+class Predictor(nn.Module):
+    """SimSiam's predictor: a dense layer with batch norm and ReLU, and a dense layer.
+
+    Parameters lie under `dense1`, `norm1` and `dense2`. A dense layer has a bias only if no batch norm follows.
+
+    Attributes:
+        hidden: width of the bottleneck, a quarter of the output in the paper.
+        output: width of the projections that it predicts.
+        hidden_norm: batch norm of the bottleneck, "affine" or "none" (an ablation).
+        output_norm: batch norm of the output, "none" or "affine" (an ablation, unstable in the paper's table 3).
+        dtype: what the layers compute in, "float32" or "bfloat16".
+
+    Raises:
+        UsageError: for a value that is none of the choices.
+
+    Source: SimSiam (arXiv 2011.10566), section 3.
+    """
+
+    hidden: int = 512
+    output: int = 2048
+    hidden_norm: Literal["affine", "none"] = "affine"
+    output_norm: Literal["none", "affine"] = "none"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        layers.check_choice("Predictor hidden_norm", self.hidden_norm, ("affine", "none"))
+        layers.check_choice("Predictor output_norm", self.output_norm, ("none", "affine"))
+        layers.compute_dtype(self.dtype)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Projections float [b, c] to predictions float32 [b, output]; `train` updates collection "batch_stats"."""
+        x = x.astype(layers.compute_dtype(self.dtype))
+        x = nn.relu(_dense_norm(x, self.hidden, 1, self.hidden_norm, self.dtype, train))
+        return layers.at_least_float32(_dense_norm(x, self.output, 2, self.output_norm, self.dtype, train))
+
+
+def _dense_norm(x: jax.Array, features: int, layer: int, norm: str, dtype: str, train: bool) -> jax.Array:
+    x = layers.dense(x.shape[-1], features, use_bias=norm == "none", dtype=dtype, name=f"dense{layer}")(x)
+    if norm == "none":
+        return x
+    # Two passes for the variance: vectors are cheap, and a collapsing head's mean dwarfs its spread.
+    normalize = layers.batch_norm(dtype=dtype, name=f"norm{layer}", affine=norm == "affine", fast_variance=False)
+    return normalize(x, train=train)

@@ -1,0 +1,179 @@
+"""Optimisers with their schedules, and learning rates and decay chosen by parameter path."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ssl_jax.types import Steps, UsageError
+
+
+class Optimizer(NamedTuple):
+    """An optax transformation that also tells its learning rate.
+
+    Attributes:
+        init: as in `optax.GradientTransformation`.
+        update: as in `optax.GradientTransformation`.
+        learning_rate: the scheduled rate at a step, for the curves.
+    """
+
+    init: Callable[[Any], Any]
+    update: Callable[..., Any]
+    learning_rate: Callable[[jax.Array], jax.Array]
+
+
+def warmup_cosine(
+    peak: float, *, decay_steps: int, warmup_steps: int = 0, hold_steps: int = 1
+) -> Callable[[jax.Array], jax.Array]:
+    """Linear warm-up to `peak`, then half a cosine down to zero at `decay_steps`.
+
+    Args:
+        peak: the highest rate.
+        decay_steps: the step at which the rate is zero, the warm-up included.
+        warmup_steps: steps of linear warm-up, 0 for none.
+        hold_steps: the rate changes only every so many steps; one epoch's worth gives the authors' code, which sets the
+            rate once an epoch, 1 the paper's cosine.
+
+    Raises:
+        UsageError: where the warm-up does not fit into the decay or `hold_steps` is below one.
+    """
+    if not 0 <= warmup_steps < decay_steps:
+        raise UsageError(f"warmup_steps is {warmup_steps}: it must be at least 0 and below decay_steps={decay_steps}")
+    if hold_steps < 1:
+        raise UsageError(f"hold_steps is {hold_steps}: the rate is held for at least 1 step")
+
+    def rate(step):
+        held = (jnp.asarray(step) // hold_steps) * hold_steps
+        progress = jnp.clip((held - warmup_steps) / (decay_steps - warmup_steps), 0.0, 1.0)
+        cosine = 0.5 * peak * (1.0 + jnp.cos(jnp.pi * progress))
+        climb = jnp.minimum(held + hold_steps, warmup_steps) / max(warmup_steps, 1)
+        return jnp.where(held < warmup_steps, peak * climb, cosine)
+
+    return rate
+
+
+def sgd(
+    base_learning_rate: float,
+    batch_size: int,
+    decay_steps: Steps,
+    warmup_steps: Steps = 0,
+    hold_steps: Steps = 1,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    constant_rate: tuple[str, ...] = (),
+    no_decay: tuple[str, ...] = (),
+) -> Optimizer:
+    """SGD with momentum as PyTorch defines it, a cosine schedule and linear learning-rate scaling.
+
+    Decay is added to the gradient before the momentum, and the rate multiplies the momentum buffer, so a changing rate
+    acts on the whole buffer (PyTorch's rule, which the SimSiam code uses).
+
+    Args:
+        base_learning_rate: the rate at a batch of 256 images; the peak is `base_learning_rate * batch_size / 256`.
+        batch_size: images in a global batch.
+        decay_steps: see `warmup_cosine`.
+        warmup_steps: see `warmup_cosine`.
+        hold_steps: see `warmup_cosine`.
+        momentum: share of the buffer kept.
+        weight_decay: L2 coefficient, on every parameter unless `no_decay` says otherwise.
+        constant_rate: parameter paths ("predictor", "encoder/stem_conv") whose rate stays at the peak (SimSiam,
+            section 4.1: the predictor should follow the latest representations, so its rate is not decayed).
+        no_decay: parameter paths without weight decay.
+    """
+    before = optax.chain(_decay(weight_decay, no_decay), optax.trace(decay=momentum))
+    return _scheduled(before, base_learning_rate, batch_size, decay_steps, warmup_steps, hold_steps, constant_rate)
+
+
+def lars(
+    base_learning_rate: float,
+    batch_size: int,
+    decay_steps: Steps,
+    warmup_steps: Steps = 0,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    trust_coefficient: float = 0.001,
+    constant_rate: tuple[str, ...] = (),
+    no_decay: tuple[str, ...] = (),
+) -> Optimizer:
+    """SGD whose gradient is rescaled per parameter to the norm of that parameter (You et al. 2017, arXiv 1708.03888).
+
+    Without weight decay this is NVIDIA's LARC without clipping, which the SimSiam linear evaluation uses; a parameter
+    or gradient of norm zero is left unscaled. Departure: with weight decay the ratio divides by the norm of gradient
+    plus decay, as BYOL's and MoCo v3's code does, where the paper and LARC add the two norms. Arguments as in `sgd`.
+    """
+    before = optax.chain(
+        _decay(weight_decay, no_decay),
+        optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient),
+        optax.trace(decay=momentum),
+    )
+    return _scheduled(before, base_learning_rate, batch_size, decay_steps, warmup_steps, 1, constant_rate)
+
+
+def adam(
+    base_learning_rate: float,
+    batch_size: int,
+    decay_steps: Steps,
+    warmup_steps: Steps = 0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    weight_decay: float = 0.0,
+    constant_rate: tuple[str, ...] = (),
+    no_decay: tuple[str, ...] = (),
+) -> Optimizer:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101); the rest as in `sgd`."""
+    before = optax.chain(optax.scale_by_adam(b1=b1, b2=b2), _decay(weight_decay, no_decay))
+    return _scheduled(before, base_learning_rate, batch_size, decay_steps, warmup_steps, 1, constant_rate)
+
+
+def matches(path: tuple, patterns: tuple[str, ...]) -> bool:
+    """Whether a parameter's key path lies at or below one of the named paths, such as "predictor"."""
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    return any(name == pattern or name.startswith(pattern + "/") for pattern in patterns)
+
+
+def check_patterns(params: Any, patterns: tuple[str, ...]) -> None:
+    """Raises UsageError for a path that names no parameter: a misspelt one would silently change nothing."""
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    for pattern in patterns:
+        if not any(matches(path, (pattern,)) for path, _ in leaves):
+            heads = sorted({jax.tree_util.keystr(path[:1], simple=True, separator="/") for path, _ in leaves})
+            raise UsageError(f"no parameter lies under {pattern!r}; the networks are {', '.join(heads)}")
+
+
+def _decay(weight_decay, no_decay):
+    def mask(params):
+        check_patterns(params, no_decay)
+        return jax.tree_util.tree_map_with_path(lambda path, _: not matches(path, no_decay), params)
+
+    return optax.add_decayed_weights(weight_decay, mask=mask)
+
+
+def _scheduled(before, base_learning_rate, batch_size, decay_steps, warmup_steps, hold_steps, constant_rate):
+    peak = base_learning_rate * batch_size / 256
+    schedule = warmup_cosine(peak, decay_steps=decay_steps, warmup_steps=warmup_steps, hold_steps=hold_steps)
+    chain = optax.chain(before, _scale_by_rate(schedule, peak, constant_rate))
+    return Optimizer(chain.init, chain.update, functools.partial(_as_float, schedule))
+
+
+def _as_float(schedule, step):
+    return jnp.asarray(schedule(step), jnp.float32)
+
+
+def _scale_by_rate(schedule, peak, constant_rate):
+    def init(params):
+        check_patterns(params, constant_rate)
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    def update(updates, state, params=None):
+        del params
+        rate = schedule(state.count)
+        updates = jax.tree_util.tree_map_with_path(
+            lambda path, u: u * (-peak if matches(path, constant_rate) else -rate.astype(u.dtype)),
+            updates,
+        )
+        return updates, optax.ScaleByScheduleState(count=state.count + 1)
+
+    return optax.GradientTransformation(init, update)

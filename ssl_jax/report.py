@@ -1,0 +1,295 @@
+"""One self-contained HTML page about a run, drawn from its run folder, whatever the method."""
+
+import base64
+import html
+import importlib.util
+import json
+import math
+import pathlib
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_jax import charts, log, types
+
+_PICTURE_NOTES = (
+    (r"^batch_", "What the network sees: training images after augmentation; a place is the same image in every view."),
+    (r"neighbour", "Each row begins with a test image; beside it the training images whose features are most alike."),
+    (r"sample", "Pictures that the network made from noise."),
+    (r"translat", "Pictures and what the network made of them."),
+)
+_ROW_NOTES = {
+    "raw_pixels": "the image's own pixels, no network at all: what must be beaten",
+    "untrained": "the same network before its first update: what the architecture alone gives",
+}
+_STYLE = """
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.6 system-ui, -apple-system, "Segoe UI",
+  Roboto, "Noto Sans", sans-serif; }
+main { max-width: 66rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; }
+h1 { font-size: 2.1rem; line-height: 1.2; margin: 0 0 .4rem; letter-spacing: -.02em; }
+h2 { font-size: 1.35rem; margin: 3.2rem 0 .6rem; letter-spacing: -.01em; }
+h3 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
+p, figcaption, caption { max-width: 46rem; }
+.soft, figcaption, caption { color: var(--soft); font-size: .9rem; line-height: 1.5; }
+.lead { font-size: 1.15rem; }
+.alarms { border: 2px solid var(--alarm); background: var(--alarm-page); color: var(--alarm); border-radius: 8px;
+  padding: .9rem 1.2rem; margin: 0 0 2rem; }
+.alarms h2 { margin: 0 0 .3rem; font-size: 1.1rem; } .alarms ul { margin: 0; padding-left: 1.2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .8rem 0; }
+caption { caption-side: bottom; text-align: left; padding-top: .6rem; }
+th, td { padding: .45rem 1.1rem .45rem 0; text-align: left; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+thead th { color: var(--soft); font-weight: 600; font-size: .85rem; }
+tbody th { font-weight: 600; } td.best { font-weight: 700; color: var(--accent); }
+td small { color: var(--soft); font-weight: 400; }
+img { display: block; max-width: 100%; height: auto; border-radius: 4px; margin-bottom: .5rem; }
+img.small { image-rendering: pixelated; }
+.pictures .panels { grid-template-columns: repeat(auto-fill, minmax(min(28rem, 100%), 1fr)); }
+.pictures figure { margin-bottom: 1rem; }
+details { margin: .8rem 0; } summary { cursor: pointer; color: var(--accent); }
+pre { background: var(--panel); border-radius: 10px; padding: 1rem 1.2rem; overflow-x: auto; font: .85rem/1.55
+  ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+code { font: .9em ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+"""
+
+
+def write(folder: pathlib.Path) -> pathlib.Path:
+    """Writes `report.html` about the run in `folder`, pictures inside, and returns its path.
+
+    Missing files are left out. Arrays that it draws: `eval/<name>/map/<row>` float [n, 2] with `eval/<name>/map_labels`
+    int [n] (-1 unknown), and, if there, `eval/<name>/map_variance/<row>` [2], the shares of variance that the two axes
+    hold, and `eval/<name>/map_classes`, the class names.
+
+    Raises UsageError for a folder that holds none of these or if matplotlib is missing, RunError for a damaged file or
+    a page that cannot be written.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise types.UsageError("a report needs matplotlib: pip install matplotlib")
+    config, summary = _read_json(folder / "config.json"), _read_json(folder / "summary.json")
+    series, arrays, pictures = _series(log.read_metrics(folder)), _read_arrays(folder), _read_pictures(folder)
+    if not (config or summary or series or arrays or pictures):
+        raise types.UsageError(f"{folder} is no run folder: it holds no config.json, metrics.jsonl or summary.json")
+    title = _title(config, folder)
+    sections = [
+        _alarms(summary),
+        f"<header><h1>{_text(title)}</h1>{_facts(config, summary, folder)}</header>",
+        _results(summary),
+        charts.maps(arrays),
+        charts.curves(series),
+        _pictures(pictures),
+        _numbers(summary),
+        _details("The config of this run", f"<pre>{_text(_outline(config))}</pre>") if config else "",
+        _environment(summary),
+    ]
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(title)}</title><style>{charts.STYLE}{_STYLE}</style></head>\n<body><main>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</main></body>\n</html>\n"
+    )
+    path = folder / "report.html"
+    log.replace(path, page)
+    return path
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise types.RunError(f"{path} is damaged ({error}): move it away and write the report again") from None
+
+
+def _series(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """(epochs, values) by name, both [points], of every finite scalar."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name.startswith(("train/", "eval/")) and isinstance(value, int | float):
+                points.setdefault(name, []).append((line["epoch"], value))
+    return {name: tuple(np.array(found, float).T) for name, found in points.items()}
+
+
+def _read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    path = folder / "arrays.npz"
+    if not path.exists():
+        return {}
+    with np.load(path) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _read_pictures(folder: pathlib.Path) -> dict[str, list[tuple[int, bytes]]]:
+    """(step, PNG file) by name, in the order of steps."""
+    found: dict[str, list[tuple[int, bytes]]] = {}
+    for path in sorted((folder / "images").glob("*.png")):
+        named = re.fullmatch(r"(.+)-(\d{8,})", path.stem)
+        if named:
+            found.setdefault(named[1], []).append((int(named[2]), path.read_bytes()))
+    return found
+
+
+def _title(config: Mapping[str, Any], folder: pathlib.Path) -> str:
+    method = config["method"]["type"].rpartition(".")[2] if "method" in config else ""
+    data = _data(config["data"]) if "data" in config else ""
+    return " on ".join(part for part in (method, data) if part) or folder.name
+
+
+def _data(section: Any) -> str:
+    """What a data section reads: the first `name` with its `split`, else the last part of its type."""
+    if not isinstance(section, Mapping):
+        return ""
+    if "name" in section:
+        return f"{section['name']} ({section['split']})" if "split" in section else str(section["name"])
+    inner = next((text for text in map(_data, section.values()) if text), "")
+    return inner or (section["type"].rpartition(".")[2] if "type" in section else "")
+
+
+def _facts(config: Mapping[str, Any], summary: Mapping[str, Any], folder: pathlib.Path) -> str:
+    facts = []
+    if "method" in config:
+        facts.append(f"method <code>{_text(config['method']['type'])}</code>")
+    if "step" in summary:
+        epochs = summary["step"] / summary["steps_per_epoch"]
+        facts.append(f"{summary['step']:,} of {summary['total_steps']:,} steps ({epochs:.4g} epochs)")
+        facts.append(f"batch {summary['batch_size']}")
+        facts.append(f"{summary['devices']} &times; {_text(summary['device_kind'])}")
+        facts.append(f"{log.duration(summary['wall_seconds'])} of wall time")
+        facts.append(f"seed {_text(summary['seed'])}")
+        facts.append(f"commit <code>{_text((summary['commit'] or 'unknown')[:12])}</code>")
+    facts.append(f"folder <code>{_text(folder.name)}</code>")
+    lead = _lead(*log.table(summary))
+    return (f'<p class="lead">{_text(lead)}</p>' if lead else "") + f'<p class="soft">{" &middot; ".join(facts)}</p>'
+
+
+def _lead(rows: Sequence[str], columns: Sequence[log.Column]) -> str:
+    """The page's first sentence: the best trained network beside what it must beat, at the fewest labels."""
+    if not columns:
+        return ""
+    fewest, accuracies = columns[0], columns[0].accuracies
+    trained = [row for row in rows if row in accuracies and row not in _ROW_NOTES]
+    rivals = [row for row in rows if row in accuracies and row in _ROW_NOTES]
+    if not (trained and rivals):
+        return ""
+    best = max(trained, key=lambda row: accuracies[row])
+    words = {"raw_pixels": "raw pixels", "untrained": "the untrained network"}
+    against = " and ".join(f"{accuracies[row]:.1%} from {words[row]}" for row in rivals)
+    setting = "By nearest neighbours" if fewest.name == "knn" else f"With {fewest.head} a class"
+    return (
+        f"{setting}, {accuracies[best]:.1%} of the test images are classified rightly from the "
+        f"features of {best}, against {against}."
+    )
+
+
+def _alarms(summary: Mapping[str, Any]) -> str:
+    if not summary.get("alarms"):
+        return ""
+    items = "".join(f"<li>Step {alarm['step']:,}: {_text(alarm['sentence'])}</li>" for alarm in summary["alarms"])
+    return f'<section class="alarms" role="alert"><h2>Something went wrong in this run</h2><ul>{items}</ul></section>'
+
+
+def _results(summary: Mapping[str, Any]) -> str:
+    rows, columns = log.table(summary)
+    if not rows:
+        return ""
+    tops = [max(column.accuracies.values(), default=None) for column in columns]
+    body = ""
+    for row in rows:
+        body += f'<tr><th scope="row">{_text(row)}</th>'
+        for top, column in zip(tops, columns, strict=True):
+            if row not in column.accuracies:
+                body += "<td>&ndash;</td>"
+                continue
+            spread = f" <small>&plusmn; {column.spreads[row]:.3f}</small>" if row in column.spreads else ""
+            best = ' class="best"' if column.accuracies[row] == top else ""
+            body += f"<td{best}>{column.accuracies[row]:.3f}{spread}</td>"
+        body += "</tr>"
+    heads = "".join(f'<th scope="col">{_text(column.head)}</th>' for column in columns)
+    notes = [f"<em>{_text(row)}</em> is {_ROW_NOTES[row]}." for row in rows if row in _ROW_NOTES]
+    caption = (
+        "Accuracy on the test images. A linear classifier is trained on the features with the given number of labelled "
+        "images a class (mean &plusmn; standard deviation over draws of those images); kNN asks the most similar "
+        "training images and trains nothing. " + " ".join(notes)
+    )
+    table = (
+        f'<div class="wide"><table><caption>{caption}</caption><thead><tr><th scope="col">representation</th>{heads}'
+        f"</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+    return f"<section><h2>What the features are worth</h2>{table}{charts.accuracies(rows, columns)}</section>"
+
+
+def _pictures(pictures: Mapping[str, Sequence[tuple[int, bytes]]]) -> str:
+    if not pictures:
+        return ""
+    latest, before = "", ""
+    for name, found in pictures.items():
+        note = next((note for pattern, note in _PICTURE_NOTES if re.search(pattern, name)), "")
+        latest += _picture(name, *found[-1], note=note)
+        earlier = found[:-1][:: -math.ceil(len(found) / 8)]
+        if earlier:
+            inner = "".join(_picture(name, step, content) for step, content in earlier)
+            before += _details(f"Earlier pictures of {name} ({len(earlier)} of {len(found) - 1})", inner)
+    return f'<section class="pictures"><h2>Pictures</h2><div class="panels">{latest}</div>{before}</section>'
+
+
+def _picture(name: str, step: int, content: bytes, *, note: str = "") -> str:
+    width, height = struct.unpack(">II", content[16:24])
+    factor = max(1, 384 // width)
+    small = ' class="small"' if width < 700 else ""
+    return (
+        f'<figure><img{small} width="{width * factor}" height="{height * factor}" alt="{_text(name)} at step {step}" '
+        f'src="data:image/png;base64,{base64.b64encode(content).decode()}"><figcaption><code>{_text(name)}</code>, '
+        f"step {step:,}. {note}</figcaption></figure>"
+    )
+
+
+def _numbers(summary: Mapping[str, Any]) -> str:
+    if not summary.get("last"):
+        return ""
+    rows = ""
+    for name, value in sorted(summary["last"].items()):
+        best = summary["best"].get(name)
+        ended = f"{best['value']:.5g} <small>at step {best['step']:,}</small>" if best else "&ndash;"
+        rows += f'<tr><th scope="row">{_text(name)}</th><td>{value:.5g}</td><td>{ended}</td></tr>'
+    heads = '<th scope="col">scalar</th><th scope="col">last</th><th scope="col">best</th>'
+    return _details(
+        "Every number: last and best",
+        f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>',
+    )
+
+
+def _environment(summary: Mapping[str, Any]) -> str:
+    if "versions" not in summary:
+        return ""
+    facts = {
+        "device": f"{summary['devices']} of {summary['device_kind']} ({summary['platform']})",
+        "machine": summary["machine"],
+        "processes": summary["processes"],
+        "commit": summary["commit"] or "unknown",
+        "python": summary["python"],
+        **summary["versions"],
+    }
+    rows = "".join(f'<tr><th scope="row">{_text(name)}</th><td>{_text(fact)}</td></tr>' for name, fact in facts.items())
+    return _details("Where it ran", f'<div class="wide"><table><tbody>{rows}</tbody></table></div>')
+
+
+def _details(title: str, inner: str) -> str:
+    return f"<details><summary>{_text(title)}</summary>{inner}</details>"
+
+
+def _outline(value: Any, indent: int = 0) -> str:
+    """Nested settings as indented lines."""
+    lines = []
+    for name, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            lines.append(f"{'  ' * indent}{name}:\n{_outline(inner, indent + 1)}")
+        else:
+            lines.append(f"{'  ' * indent}{name}: {json.dumps(inner, ensure_ascii=False)}")
+    return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))

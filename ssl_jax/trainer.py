@@ -1,0 +1,87 @@
+"""A method compiled for a mesh: what the loop calls, an evaluator asks and a benchmark times."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_jax import mesh as meshes
+from ssl_jax import rng
+from ssl_jax.types import Batch, Method, TrainState
+
+
+class Trainer:
+    """The compiled functions of one method.
+
+    Attributes:
+        state_spec: the state as ShapeDtypeStructs with shardings.
+        metric_names: what the entries of the metrics array are, in order.
+        step: (state, batch) to (state, metrics float32 [m]); the state is donated, so the old one is void afterwards.
+        preprocess: (batch, step) to what the method takes.
+        exports: the method's exports as `types.Evaluator` describes them.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        preprocess: Callable[[Batch, jax.Array], Batch],
+        feed_spec: Mapping[str, jax.ShapeDtypeStruct],
+        *,
+        seed: int,
+        mesh: jax.sharding.Mesh,
+    ):
+        everywhere, split = meshes.replicated(mesh), meshes.split(mesh)
+        self._method, self._mesh = method, mesh
+        spec = jax.eval_shape(preprocess, feed_spec, rng.stream(seed, "preprocess"))
+        init = functools.partial(method.init, rng.stream(seed, "init"), spec)
+        self._init = jax.jit(init, out_shardings=everywhere)
+        state_spec = jax.eval_shape(init)
+        self.state_spec = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), state_spec
+        )
+
+        def whole_step(state, batch):
+            prepared = preprocess(batch, rng.stream(seed, "preprocess", state.step))
+            return method.step(state, prepared, rng.stream(seed, "method", state.step))
+
+        self.metric_names = tuple(sorted(jax.eval_shape(whole_step, state_spec, feed_spec)[1]))
+
+        def step(state, batch):
+            state, metrics = whole_step(state, batch)
+            # One small array, so that reading all metrics is one transfer.
+            return state, jnp.stack([metrics[name].astype(jnp.float32) for name in self.metric_names])
+
+        self.step = jax.jit(
+            step,
+            in_shardings=(everywhere, split),
+            out_shardings=(everywhere, everywhere),
+            donate_argnums=0,  # the new state takes the old one's memory
+        )
+        self.preprocess = jax.jit(
+            lambda batch, step: preprocess(batch, rng.stream(seed, "preprocess", step)),
+            in_shardings=(split, everywhere),
+            out_shardings=split,
+        )
+        self._compiled = functools.cache(self._compile)
+        self.exports = {name: functools.partial(self._call, name) for name in method.exports}
+
+    def untrained(self) -> TrainState:
+        """The state that the run begins with."""
+        return self._init()
+
+    def _compile(self, name, preprocess):
+        export = self._method.exports[name]
+        return jax.jit(
+            lambda state, images: export(state, preprocess(images)),
+            in_shardings=(meshes.replicated(self._mesh), meshes.split(self._mesh)),
+            out_shardings=meshes.replicated(self._mesh),
+        )
+
+    def _call(self, name, state, images, preprocess):
+        padding = -len(images) % self._mesh.devices.size
+        padded = np.pad(images, [(0, padding)] + [(0, 0)] * (images.ndim - 1))
+        placed = meshes.put({"image": padded}, self._mesh)["image"]
+        return np.asarray(self._compiled(name, preprocess)(state, placed))[: len(images)]

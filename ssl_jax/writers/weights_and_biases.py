@@ -1,0 +1,117 @@
+"""A run on Weights & Biases, online or kept for later; wandb is imported when a run starts."""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from ssl_jax import log, types
+
+_LATE_STEPS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class WandB:
+    """Weights & Biases: config, curves, pictures, summary, alarms as alerts; the same run id in every resume.
+
+    Starting raises `types.UsageError` where wandb is not installed. `"online"` without a key goes on offline and says
+    so. Weights & Biases takes no step twice: an online run that goes back to a checkpoint keeps its first values there.
+
+    Attributes:
+        project, group, tags, name: as Weights & Biases means them; without a name it makes one up.
+        mode: `"offline"` writes below the run folder and needs no account.
+    """
+
+    project: str = "ssl_jax"
+    mode: Literal["online", "offline"] = "offline"
+    group: str = ""
+    tags: tuple[str, ...] = ()
+    name: str = ""
+
+    def start(self, run: types.Run) -> types.Writer:
+        if importlib.util.find_spec("wandb") is None:
+            raise types.UsageError("writer WandB: wandb is not installed; pip install wandb, or leave the writer out")
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # offline, it would still look up a name on the network
+        import wandb
+
+        path = run.folder / "wandb_id.txt"
+        if not path.exists():
+            with log.writing(path):
+                run.folder.mkdir(parents=True, exist_ok=True)
+            log.replace(path, secrets.token_hex(4) + "\n")
+        run_id = path.read_text(encoding="utf-8").strip()
+        mode = self.mode
+        if mode == "online" and not wandb.login(prompt=False, verify=False):
+            mode = "offline"
+            log.say(
+                "W&B has no API key here, so this run is kept offline; to send it later: "
+                f"wandb login && wandb sync {run.folder}/wandb/offline-run-*-{run_id}"
+            )
+        try:
+            started = wandb.init(
+                project=self.project,
+                mode=mode,
+                group=self.group or None,
+                tags=self.tags,
+                name=self.name or None,
+                id=run_id,
+                resume="allow",
+                dir=run.folder,
+                config=log.plain(run.config),
+            )
+        except wandb.Error as error:
+            raise types.RunError(
+                f"W&B did not start ({error}): try again, or set the writer's mode to offline"
+            ) from error
+        return WandBWriter(started, make_image=wandb.Image)
+
+
+class WandBWriter:
+    """What `WandB` starts; `arrays` are not sent.
+
+    Weights & Biases drops what comes for an earlier step than its newest, while training metrics are fetched late: rows
+    wait here until no earlier one can come.
+    """
+
+    def __init__(self, started: Any, *, make_image: Any):
+        self._started = started
+        self._make_image = make_image
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._flush_at = math.inf
+
+    def progress(self, step: int) -> None:
+        if step >= self._flush_at:
+            self._send(step - _LATE_STEPS)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._row(step, {name: float(value) for name, value in values.items()})
+
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        self._row(step, {name: self._make_image(picture) for name, picture in images.items()})
+
+    def arrays(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Nothing: the run folder holds them."""
+
+    def alarm(self, step: int, sentence: str) -> None:
+        self._started.alert(title=f"alarm at step {step}", text=sentence, level="WARN")
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        self._started.summary.update(log.plain(values))
+
+    def close(self) -> None:
+        self._send(math.inf)
+        self._started.finish()
+
+    def _row(self, step: int, values: Mapping[str, Any]) -> None:
+        self._rows.setdefault(step, {}).update(values)
+        self._flush_at = min(self._rows) + _LATE_STEPS
+
+    def _send(self, until: float) -> None:
+        for step in sorted(step for step in self._rows if step <= until):
+            self._started.log(self._rows.pop(step), step=step)
+        self._flush_at = min(self._rows) + _LATE_STEPS if self._rows else math.inf

@@ -1,0 +1,76 @@
+"""Small real runs of `experiments.train`, each in a process of its own, for the tests that kill, resume and compare."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+
+from ssl_jax import checkpoint
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+CONFIG = """
+from configs.simsiam_digits import get_config as digits
+
+
+def get_config():
+    config = digits()
+    config.duration = "60 steps"
+    config.log_every = "1 steps"
+    config.data.batch_size = 64
+    config.data.data_dir = "{data_dir}"
+    config.method.encoder.channels = (16, 16)
+    config.method.encoder.strides = (2, 2)
+    config.method.projector.hidden = 32
+    config.method.projector.output = 32
+    config.method.predictor.hidden = 16
+    config.method.predictor.output = 32
+    del config.evaluators.knn, config.evaluators.collapse, config.evaluators.probe
+    del config.writers.page
+    config.checkpoint.every = "5 steps"
+    config.checkpoint.best = ""
+    return config
+"""
+
+
+def environment(cache: pathlib.Path, **more: str) -> dict[str, str]:
+    """The environment of a child: one device, and the compilations of earlier children."""
+    return {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_NUM_CPU_DEVICES": "1",
+        "PYTHONPATH": str(REPOSITORY),
+        **more,
+    }
+
+
+def command(config: pathlib.Path, workdir: pathlib.Path, *overrides: str) -> list[str]:
+    """The command line of one training."""
+    base = [sys.executable, "-m", "experiments.train", f"--config={config}", f"--workdir={workdir}"]
+    return [*base, *overrides]
+
+
+def train(config, workdir, *overrides, env, check=True) -> subprocess.CompletedProcess:
+    """Trains to the end and returns what was printed."""
+    done = subprocess.run(
+        command(config, workdir, *overrides), env=env, cwd=REPOSITORY, capture_output=True, text=True, timeout=300
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def networks(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+    """Every parameter and batch statistic of a run's last checkpoint, by name."""
+    params, stats, _ = checkpoint.restore_networks(workdir, ("encoder", "projector", "predictor"))
+    leaves = jax.tree_util.tree_flatten_with_path({"params": params, "stats": stats})[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+def largest_difference(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
+    """Over all parameters and statistics of two runs, which must have the same names."""
+    assert first.keys() == second.keys() and first
+    return max(float(np.max(np.abs(first[name] - second[name]), initial=0.0)) for name in first)

@@ -1,0 +1,172 @@
+"""Every config, without its data set: the file itself, its keys against their signatures, and the shapes of a step."""
+
+import functools
+import importlib
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from ssl_jax import augment, build, loop
+from ssl_jax.types import UsageError
+
+FOLDER = pathlib.Path(__file__).resolve().parents[1] / "configs"
+NAMES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "__init__")
+NAMES += ["simsiam_photos:labelled"]
+SIZES = {"cifar10": (32, 32, 3), "digits": (8, 8, 1), "fashion_mnist": (28, 28, 1), "tiny11": (64, 64, 3)}
+CLOCK = build.Clock(examples=50_000, batch_size=500, total_steps=1000)
+
+
+def module(name):
+    return importlib.import_module(f"configs.{name.partition(':')[0]}")
+
+
+def config_of(name):
+    """As `--config=configs/NAME.py:ARGUMENT` makes it."""
+    _, _, argument = name.partition(":")
+    return module(name).get_config(*[argument] if argument else [])
+
+
+def literals(value):
+    if isinstance(value, dict):
+        return [literal for item in value.values() for literal in literals(item)]
+    if isinstance(value, tuple):
+        return [literal for item in value for literal in literals(item)]
+    return [value]
+
+
+def sections(value):
+    """Every section that is an object, innermost last."""
+    if isinstance(value, dict):
+        here = [value] if "type" in value else []
+        return here + [section for item in value.values() for section in sections(item)]
+    return []
+
+
+def images(config):
+    """What a config's feed gives: crops made on the host, or the set's own images."""
+    if "crop" in config["data"]:
+        side = config["data"]["crop"]["size_px"]
+        return {"image_1": (side, side, 3), "image_2": (side, side, 3)}
+    return {"image": SIZES[config["data"]["name"]]}
+
+
+def view_shape(config):
+    given = next(iter(images(config).values()))
+    crop = config["preprocess"]["first"].get("crop")
+    return (crop["size_px"], crop["size_px"], given[-1]) if crop else given
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_holds_literals_only(name):
+    config = config_of(name)
+    assert isinstance(config, ml_collections.ConfigDict)
+    plain = config.to_dict()
+    # Lists are none: they cannot be overridden on the command line. None stands for a placeholder, which can.
+    assert [literal for literal in literals(plain) if not isinstance(literal, int | float | str | bool | None)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_docstring_says_how_to_run_it_and_what_to_expect(name):
+    text = module(name).__doc__
+    assert f"python -m experiments.train --config=configs/{name.partition(':')[0]}.py --workdir=runs/" in text
+    assert f"configs/{name.replace(':', '.py:')}" in text
+    assert re.search(r"RESULTS\.md|reports \d+\.\d|[Ee]xpect", text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_section_fits_its_signature(name):
+    build.check(loop.fit, config_of(name).to_dict(), given=("folder", "config"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_key_says_one_thing(name):
+    config = config_of(name)
+    config.data.batch_size = 64
+    config.data.data_dir = "elsewhere"
+    plain = config.to_dict()
+    assert plain["method"]["optimizer"]["batch_size"] == 64
+    read = [section for section in sections(plain) if section["type"].startswith("data.feed")]
+    assert len(read) > 1 and {section["data_dir"] for section in read} == {"elsewhere"}
+    assert {section["name"] for section in read} == {plain["data"]["name"]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_evaluation_sees_colours_as_training_does(name):
+    plain = config_of(name).to_dict()
+    seen = [section for section in sections(plain) if section["type"] in ("augment.View", "augment.Plain")]
+    colours = {(section.get("mean"), section.get("deviation")) for section in seen}
+    assert len({section["type"] for section in seen}) == 2 and len(colours) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_init_and_step_evaluate_by_shape(name):
+    config = build.normalised(config_of(name).to_dict())
+    size = config["data"]["batch_size"]
+    feed = {key: jax.ShapeDtypeStruct((size, *shape), jnp.uint8) for key, shape in images(config).items()}
+    feed["label"] = jax.ShapeDtypeStruct((size,), jnp.int32)
+    method = build.section(config["method"], "config.method", CLOCK)
+    preprocess = build.section(config["preprocess"], "config.preprocess", CLOCK)
+    key = jax.eval_shape(jax.random.key, 0)
+    views = jax.eval_shape(preprocess, feed, key)
+    assert set(views) == {"view_1", "view_2"}
+    assert {(view.shape, view.dtype) for view in views.values()} == {
+        ((size, *view_shape(config)), jnp.dtype("float32"))
+    }
+    state = jax.eval_shape(functools.partial(method.init, spec=views), key)
+    assert set(state.params) == {"encoder", "projector", "predictor"}
+    after, metrics = jax.eval_shape(method.step, state, views, key)
+    # What a step returns has to be what the next one takes.
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert "loss" in metrics and {(m.shape, m.dtype) for m in metrics.values()} == {((), jnp.dtype("float32"))}
+    plain = next(section for section in sections(config) if section["type"] == "augment.Plain")
+    evaluated = jax.ShapeDtypeStruct((4, *next(iter(images(config).values()))), jnp.uint8)
+    seen = jax.eval_shape(build.section(plain, "config.plain"), evaluated)
+    assert seen.shape == (4, *view_shape(config))
+    features = jax.eval_shape(method.exports["features"], state, seen)
+    assert features.ndim == 2 and features.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_by_one_key(name):
+    config = config_of(name)
+    networks = config.method
+    before = networks.encoder.dtype
+    networks.encoder.dtype = "bfloat16"
+    heads = {networks.projector.dtype, networks.predictor.dtype}
+    assert before == "float32" and (heads == {"bfloat16"} or "dtype=bfloat16" not in module(name).__doc__)
+
+
+# Batches whose crops were made on the host.
+
+
+def host_batch(count=3):
+    draw = np.random.default_rng(0)
+    return {f"image_{k}": draw.integers(0, 256, (count, 6, 6, 3), dtype=np.uint8) for k in (1, 2)}
+
+
+def test_crops_of_the_host_become_one_view_each():
+    batch = host_batch()
+    views = augment.TwoViews(augment.View())(batch, jax.random.key(0))
+    for k in (1, 2):
+        expected = batch[f"image_{k}"].astype(np.float32) / 255 * 2 - 1
+        np.testing.assert_allclose(views[f"view_{k}"], expected, atol=1e-6)
+
+
+def test_both_crops_are_augmented_by_draws_of_their_own():
+    image = host_batch()["image_1"]
+    two = augment.TwoViews(augment.View(tone=augment.Tone()))
+    views = two({"image_1": image, "image_2": image}, jax.random.key(0))
+    assert np.abs(np.asarray(views["view_1"] - views["view_2"])).max() > 0.05
+    once = two({"image": image}, jax.random.key(0))
+    np.testing.assert_array_equal(views["view_1"], once["view_1"])
+    np.testing.assert_array_equal(views["view_2"], once["view_2"])
+
+
+def test_a_batch_without_images_is_refused():
+    with pytest.raises((UsageError, KeyError), match="image"):
+        augment.TwoViews(augment.View())({"label": np.zeros(3, np.int32)}, jax.random.key(0))

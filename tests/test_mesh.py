@@ -1,0 +1,118 @@
+"""The same global batch gives the same parameters on one device, on eight, and in two processes."""
+
+import re
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from ssl_jax import mesh
+from ssl_jax.types import UsageError
+from tests import runs
+
+FIVE = ("--config.duration=5", "--config.checkpoint.every=5")
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mesh")
+    config = folder / "config.py"
+    config.write_text(runs.CONFIG.format(data_dir=folder / "data"))
+    env = runs.environment(folder / "cache")
+    runs.train(config, folder / "one", *FIVE, env=env)
+    return folder, config, env
+
+
+def test_eight_devices_equal_one(setting):
+    folder, config, env = setting
+    runs.train(config, folder / "eight", *FIVE, env=env | {"JAX_NUM_CPU_DEVICES": "8"})
+    assert runs.largest_difference(runs.networks(folder / "one"), runs.networks(folder / "eight")) < 1e-5
+
+
+@pytest.mark.parametrize("first, second", [("1", "8"), ("8", "1")])
+def test_checkpoint_goes_on_with_other_devices(setting, first, second):
+    folder, config, env = setting
+    workdir = folder / f"from_{first}_to_{second}"
+    ten = ("--config.duration=10", "--config.checkpoint.every=5")
+    whole = folder / "ten"
+    if not whole.exists():
+        runs.train(config, whole, *ten, env=env)
+    stopped = subprocess.run(
+        [sys.executable, "-c", STOP_AT_FIVE, *runs.command(config, workdir, *ten)[3:]],
+        env=env | {"JAX_NUM_CPU_DEVICES": first},
+        cwd=runs.REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert "stopped by SIGTERM at step 5" in stopped.stderr, stopped.stderr
+    runs.train(config, workdir, *ten, env=env | {"JAX_NUM_CPU_DEVICES": second})
+    assert runs.largest_difference(runs.networks(whole), runs.networks(workdir)) < 1e-5
+
+
+STOP_AT_FIVE = """
+import os, signal, sys
+from ssl_jax import log
+from experiments import command, train
+progress = log.combine([]).__class__.progress
+def stop(self, step):
+    if step == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+    progress(self, step)
+log.combine([]).__class__.progress = stop
+command.run(train.main)
+"""
+
+
+@pytest.mark.parametrize("feeding", ["resident", "stream"])
+def test_two_processes_equal_one(setting, feeding):
+    folder, config, env = setting
+    option = f"--config.data.feeding={feeding}"
+    alone, together = folder / f"alone_{feeding}", folder / f"together_{feeding}"
+    runs.train(config, alone, *FIVE, option, env=env)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    both = [
+        subprocess.Popen(
+            runs.command(
+                config,
+                together,
+                *FIVE,
+                option,
+                f"--coordinator=127.0.0.1:{port}",
+                "--processes=2",
+                f"--process={process}",
+            ),
+            env=env,
+            cwd=runs.REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    printed = [child.communicate(timeout=240)[0] for child in both]
+    assert [child.returncode for child in both] == [0, 0], "\n".join(printed)
+    assert runs.largest_difference(runs.networks(alone), runs.networks(together)) < 1e-5
+
+
+def test_batch_that_the_devices_do_not_divide_is_refused(setting):
+    folder, config, env = setting
+    done = runs.train(config, folder / "odd", *FIVE, env=env | {"JAX_NUM_CPU_DEVICES": "6"}, check=False)
+    assert done.returncode == 2
+    assert "batch_size=64 is not divided by 6 devices; take 60 or 66" in done.stderr
+    assert not (folder / "odd").exists()
+
+
+def test_more_devices_than_there_are_are_refused():
+    with pytest.raises(UsageError, match=re.escape(f"devices=99, but this machine has {len(jax.devices())}")):
+        mesh.data_parallel(devices=99)
+
+
+def test_put_keeps_the_values():
+    batch = {"image": np.arange(8 * 3).reshape(8, 3)}
+    placed = mesh.put(batch, mesh.data_parallel(devices=1))
+    np.testing.assert_array_equal(placed["image"], batch["image"])

@@ -1,0 +1,194 @@
+"""The page shows what the run folder holds, escaped, and asks nobody for anything."""
+
+import dataclasses
+import html.parser
+import re
+
+import numpy as np
+import pytest
+
+from ssl_jax import report, types
+from ssl_jax.writers import files
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install matplotlib to run these tests")
+
+EVIL = '<script>alert("1")</script>'
+
+
+@dataclasses.dataclass
+class Found(html.parser.HTMLParser):
+    """The tags, attributes and text of a page; fails on tags that are not closed in order."""
+
+    def __post_init__(self):
+        super().__init__()
+        self.open, self.tags, self.text, self.by_tag = [], [], [], {}
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+        self.by_tag.setdefault(self.open[-1] if self.open else "", []).append(data)
+
+
+def parse(path):
+    found = Found()
+    found.feed(path.read_text(encoding="utf-8"))
+    found.close()
+    assert found.open == []
+    return found
+
+
+@pytest.fixture
+def run(tmp_path):
+    config = {
+        "seed": 7,
+        "method": {"type": "methods.simsiam.SimSiam", "note": EVIL},
+        "data": {"type": "data.resident.Resident", "source": {"name": f"digits{EVIL}", "split": "train[:1400]"}},
+    }
+    return types.Run(tmp_path / "run", config, first_step=0, total_steps=200, steps_per_epoch=10, batch_size=32)
+
+
+@pytest.fixture
+def written(run):
+    writer = files.Files().start(run)
+    random = np.random.default_rng(0)
+    for step in range(1, 201):
+        values = {"epoch": step / 10, "images": step * 32, "seconds": step / 8}
+        writer.progress(step)
+        writer.scalars(step, {**values, "train/loss": -step / 200})
+        if step % 50 == 0:
+            writer.scalars(step, {**values, "eval/collapse/deviation": 0.05, "eval/collapse/healthy": 0.088})
+            writer.images(
+                step,
+                {
+                    "eval/knn/neighbours": np.full((8, 8, 3), step, np.uint8),
+                    "batch/view_1": np.zeros((4, 4, 3), np.uint8),
+                },
+            )
+    writer.arrays(
+        200,
+        {
+            "eval/linear/map/simsiam": random.normal(size=(60, 2)),
+            "eval/linear/map/raw_pixels": random.normal(size=(60, 2)),
+            "eval/linear/map_labels": np.arange(60) % 3 - 1,
+            "eval/linear/map_classes": np.array(["zero", EVIL]),
+            "eval/linear/map_variance/simsiam": np.array([0.3, 0.12]),
+        },
+    )
+    writer.summary(
+        {
+            "labels_1": {"simsiam": 0.8014, "raw_pixels": 0.5716, EVIL: 0.1},
+            "labels_1_std": {"simsiam": 0.0207},
+            "labels_all": {"simsiam": 0.977, "raw_pixels": np.nan},
+            "knn": {"simsiam": 0.98},
+        }
+    )
+    writer.alarm(150, f"the output has collapsed {EVIL}")
+    writer.close()
+    return report.write(run.folder)
+
+
+def test_the_page_shows_what_the_folder_holds(written):
+    found = parse(written)
+    text = " ".join(" ".join(found.text).split())
+    for expected in (
+        f"SimSiam on digits{EVIL} (train[:1400])",
+        "With 1 label a class, 80.1% of the test images",
+        "57.2% from raw pixels",
+        "200 of 200 steps (20 epochs)",
+        "seed 7",
+        f"Step 150: the output has collapsed {EVIL}",
+        "0.801 ± 0.021",
+        "train/loss",
+        "Last -1.",
+        "Dashed",
+        "The two axes hold 42% of the variance.",
+        "zero",
+        f'note: "{EVIL}"'.replace('("1")', '(\\"1\\")'),
+        "What the network sees",
+        "step 200",
+        "Earlier pictures of eval_knn_neighbours (3 of 3)",
+        "jax",
+    ):
+        assert expected in text
+    labels = [attributes["aria-label"] for tag, attributes in found.tags if tag == "svg"]
+    assert len(labels) == 5  # accuracy against labels, two curves (healthy is a line in one), two maps
+    assert sum(tag == "img" for tag, _ in found.tags) == 2 * 4
+    assert all(attributes["alt"] for tag, attributes in found.tags if tag == "img")
+    assert all("scope" in attributes for tag, attributes in found.tags if tag == "th")
+    assert ("section", {"class": "alarms", "role": "alert"}) in found.tags
+
+
+def test_the_page_asks_nobody_and_runs_nothing(written):
+    page = written.read_text(encoding="utf-8")
+    assert "http" not in page
+    found = parse(written)
+    assert not {tag for tag, _ in found.tags} & {"script", "link", "iframe", "object", "embed"}
+    for _, attributes in found.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in ("src", "href", "xlink:href"):
+                assert value.startswith(("data:image/png;base64,", "#"))
+    assert "@import" not in page
+    assert EVIL not in page
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(written):
+    found = parse(written)
+    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    page = written.read_text(encoding="utf-8")
+    targets = re.findall(r'xlink:href="#([^"]+)"', page) + re.findall(r"url\(#([^)]+)\)", page)
+    assert targets
+    assert set(targets) <= set(ids)
+
+
+def test_missing_parts_are_left_out(run, written):
+    for name in ("arrays.npz", "summary.json", "config.json"):
+        (run.folder / name).unlink()
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5')
+    found = parse(report.write(run.folder))
+    assert "".join(found.by_tag["h1"]) == "run"
+    assert "What the features are worth" not in found.text
+    assert "Maps of the features" not in found.text
+    assert "Curves" in found.text
+
+
+def test_a_folder_without_a_run_is_a_usage_error(tmp_path):
+    with pytest.raises(types.UsageError, match="no run folder"):
+        report.write(tmp_path)
+
+
+def test_a_damaged_file_is_named(run, written):
+    (run.folder / "summary.json").write_text("{")
+    with pytest.raises(types.RunError, match=r"summary\.json is damaged"):
+        report.write(run.folder)
+
+
+def test_nothing_on_the_page_but_its_name_depends_on_the_method(run, written):
+    """Charts are left out here: matplotlib lays them out by the width of the names."""
+
+    def tell(path):
+        return re.sub(r"<svg.*?</svg>", "", path.read_text(), flags=re.DOTALL)
+
+    before = tell(written)
+    for name in ("config.json", "summary.json"):
+        path = run.folder / name
+        path.write_text(path.read_text().replace("SimSiam", "Another").replace("simsiam", "another"))
+    with np.load(run.folder / "arrays.npz") as stored:
+        arrays = {name.replace("simsiam", "another"): stored[name] for name in stored.files}
+    np.savez(run.folder / "arrays.npz", **arrays)
+    after = tell(report.write(run.folder))
+    assert "SimSiam" in before
+    assert after == before.replace("SimSiam", "Another").replace("simsiam", "another")

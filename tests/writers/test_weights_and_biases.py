@@ -1,0 +1,95 @@
+"""Weights & Biases gets everything once, offline and resumed, read back here from its own files."""
+
+import json
+import struct
+import time
+
+import numpy as np
+import pytest
+
+from ssl_jax import types
+from ssl_jax.writers import weights_and_biases
+
+
+def wandb_records(path):
+    """The records of a W&B run file: a LevelDB log of protocol buffers."""
+    from wandb.proto import wandb_internal_pb2
+
+    content, position, parts = path.read_bytes(), 7, []
+    assert content[:4] == b":W&B"
+    while position + 7 <= len(content):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        if position + 7 + length > len(content):
+            return  # W&B is still writing
+        parts.append(content[position + 7 : position + 7 + length])
+        position += 7 + length
+        if kind in (1, 4):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(b"".join(parts))
+            parts = []
+            yield record
+
+
+def finished_records(path):
+    """All records of a run that has ended: W&B's own process writes them a little after `finish` has returned."""
+    deadline = time.monotonic() + 30
+    while True:
+        records = list(wandb_records(path))
+        if any(record.HasField("exit") for record in records):
+            return records
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.05)
+
+
+@pytest.mark.filterwarnings("default")  # warnings inside wandb are not ours
+def test_wandb_offline_twice_is_one_run_and_loses_nothing(tmp_path, monkeypatch, capsys, make_run, counts):
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install wandb to run this test")
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "settings"))
+    monkeypatch.setattr(weights_and_biases, "_LATE_STEPS", 5)
+    for first_step, mode in ((0, "offline"), (20, "online")):
+        if first_step:
+            time.sleep(1.1)  # W&B names its folders by the second
+        writer = weights_and_biases.WandB(mode=mode, tags=("a",)).start(make_run(first_step))
+        for step in range(first_step + 1, first_step + 21):
+            writer.progress(step)
+            writer.scalars(step, {**counts(step), "eval/knn/accuracy": step / 64})
+            if step > first_step + 3:
+                writer.scalars(step - 3, {**counts(step - 3), "train/loss": step / 32})  # fetched late
+        writer.images(first_step + 20, {"eval/knn/neighbours": np.full((4, 6, 3), 7, np.uint8)})
+        writer.summary({"knn": {"simsiam": 0.5}})
+        writer.alarm(first_step + 20, "it collapsed")
+        writer.close()
+    err = capsys.readouterr().err
+    assert "no API key" in err
+    assert "wandb sync" in err
+    run_id = (tmp_path / "wandb_id.txt").read_text().strip()
+    files = sorted((tmp_path / "wandb").glob(f"offline-run-*-{run_id}/*.wandb"))
+    assert len(files) == 2
+    found, alerts, config = {}, 0, {}
+    for file in files:
+        for record in finished_records(file):
+            row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            if row:
+                found.setdefault(row["_step"], {}).update(row)
+            alerts += record.HasField("alert")
+            config |= {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.run.config.update}
+    accuracies = {step: row["eval/knn/accuracy"] for step, row in found.items() if "eval/knn/accuracy" in row}
+    assert accuracies == {step: step / 64 for step in range(1, 41)}
+    losses = {step: row["train/loss"] for step, row in found.items() if "train/loss" in row}
+    assert losses == {step: (step + 3) / 32 for step in (*range(1, 18), *range(21, 38))}
+    assert found[40]["eval/knn/neighbours/_type"] == "image-file"
+    assert alerts == 2
+    assert config["seed"] == 3
+
+
+def test_wandb_missing_is_a_usage_error(monkeypatch, make_run):
+    monkeypatch.setattr(weights_and_biases.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(types.UsageError, match="wandb is not installed"):
+        weights_and_biases.WandB().start(make_run())
