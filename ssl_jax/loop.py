@@ -250,8 +250,14 @@ def _show_first_batch(batches, trainer, out):
     views = trainer.preprocess(next(batches), np.int32(0))
     batches.close()
     if jax.process_count() == 1:  # elsewhere no process sees the whole batch
-        shown = {name: view[:32] for name, view in views.items() if view.ndim == 4 and view.shape[-1] in (1, 3)}
-        out.images(0, {f"batch/{name}": log.grid(np.asarray(view), columns=8) for name, view in shown.items()})
+        shown = {name: np.asarray(view[:32]) for name, view in views.items() if view.ndim == 4}
+        out.images(0, {f"batch/{name}": log.grid(_stretched(view), columns=8) for name, view in shown.items()})
+
+
+def _stretched(images):
+    """Normalised images in [-1, 1], whatever mean and deviation they were normalised by."""
+    low, high = np.quantile(images, (0.005, 0.995))
+    return np.clip(2 * (images - low) / max(high - low, 1e-6) - 1, -1, 1)
 
 
 def _leaves(config, path="config"):

@@ -14,7 +14,6 @@ _EXACT = jax.lax.Precision.HIGHEST
 _NEWTON_STEPS = 100
 _CONJUGATE_STEPS = 200
 _HALVINGS = 20
-_LOGITS_AT_ONCE = 2**28
 _SMALL_CURVATURE = 1e-8
 _matmul = functools.partial(jnp.matmul, precision=_EXACT)
 
@@ -125,23 +124,36 @@ def accuracy(regression: Regression, features: np.ndarray | jax.Array, labels: n
     Returns:
         float64 [...].
     """
-    coefficients, intercepts = regression
+    return _each(_hits, regression, features, labels)
+
+
+def cross_entropy(
+    regression: Regression, features: np.ndarray | jax.Array, labels: np.ndarray | jax.Array
+) -> np.ndarray:
+    """The mean over rows of -log p(label), in nats, for each fitted problem; arguments and shape as for `accuracy`."""
+    return _each(_losses, regression, features, labels)
+
+
+def _each(count, regression, features, labels):
+    coefficients, intercepts = (np.asarray(array) for array in regression)
     *leading, width, classes = coefficients.shape
-    coefficients, intercepts = coefficients.reshape(-1, width, classes), intercepts.reshape(-1, classes)
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels, jnp.int32)
-    # The logits of all problems together can be many times larger than the features.
-    at_once = max(1, _LOGITS_AT_ONCE // (labels.size * classes))
-    hits = [
-        np.asarray(_hits(coefficients[first : first + at_once], intercepts[first : first + at_once], features, labels))
-        for first in range(0, len(coefficients), at_once)
-    ]
-    return np.concatenate(hits).reshape(leading) / labels.size
+    problems = zip(coefficients.reshape(-1, width, classes), intercepts.reshape(-1, classes), strict=True)
+    # One after the other: the logits of all together can be many times larger than the features.
+    sums = [float(count(*problem, features, labels)) for problem in problems]
+    return np.asarray(sums, np.float64).reshape(leading) / labels.size
 
 
 @jax.jit
-def _hits(coefficients: jax.Array, intercepts: jax.Array, features: jax.Array, labels: jax.Array) -> jax.Array:
-    logits = jnp.einsum("md,pdk->mpk", features, coefficients, precision=_EXACT) + intercepts[None]
-    return jnp.sum(jnp.argmax(logits, axis=-1) == labels[:, None], axis=0)
+def _hits(coefficients, intercepts, features, labels):
+    logits = _matmul(features, coefficients) + intercepts[None, :]
+    return jnp.sum(jnp.argmax(logits, axis=-1) == labels)
+
+
+@jax.jit
+def _losses(coefficients, intercepts, features, labels):
+    logits = jax.nn.log_softmax(_matmul(features, coefficients) + intercepts[None, :])
+    return -jnp.sum(jnp.take_along_axis(logits, labels[:, None], axis=-1))
 
 
 @jax.jit

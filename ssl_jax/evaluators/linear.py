@@ -30,8 +30,9 @@ class LinearProbe:
       class from the rest, the smaller draws inside the larger; the penalty C of each (representation, count) is the one
       of best mean accuracy on the held-out images over all draws, the strongest penalty among equals. So C, one number
       of a short list, has seen more labels than the draw has; the regressions have not;
-    - with all labels, C is chosen by fitting on the rest and asking the held-out images, from the strongest penalty on
-      until the accuracy lies more than one standard error below the best; then all training images are fitted with it;
+    - with all labels, C is that of least cross-entropy on the held-out images after fitting on the rest, tried from the
+      strongest penalty on until the cross-entropy rises; then all training images are fitted with it. A single fit's
+      accuracy on them, unlike the mean over draws, is too coarse to tell neighbouring penalties apart;
     - the test set is asked once for each draw, with the chosen C, and decides nothing;
     - `knn` is the majority of the nearest training images by cosine, on features as they are.
 
@@ -173,12 +174,16 @@ class LinearProbe:
     def _probe(self, train, test, train_labels, test_labels, held_out, draws) -> tuple[dict, dict]:
         """One representation's accuracies by name, and its chosen C by name."""
         fit = functools.partial(regression.fit, classes=len(self.train.class_names), tolerance=_TOLERANCE)
-        validation, validation_labels = train[held_out], train_labels[held_out]
         penalties = sorted(self.penalties)
         numbers, chosen = {}, {}
+        most = max((rows.shape[1] for rows in draws.values()), default=0)
         for count, rows in draws.items():
-            fitted = fit(train[rows], train_labels[rows], penalties=penalties)
-            best = int(np.argmax(regression.accuracy(fitted, validation, validation_labels).mean(axis=0)))
+            # Filled up to one length with rows of weight 0, so that one compiled program serves all counts.
+            padded = np.pad(rows, ((0, 0), (0, most - rows.shape[1])))
+            weights = np.broadcast_to(np.arange(most) < rows.shape[1], padded.shape)
+            fitted = fit(train[padded], train_labels[padded], weights=weights, penalties=penalties)
+            held_out_accuracies = regression.accuracy(fitted, train[held_out], train_labels[held_out])
+            best = int(np.argmax(held_out_accuracies.mean(axis=0)))
             at_best = regression.Regression(fitted.coefficients[:, best], fitted.intercepts[:, best])
             accuracies = regression.accuracy(at_best, test, test_labels)
             numbers[f"labels_{count}"] = float(accuracies.mean())
@@ -223,19 +228,18 @@ class LinearProbe:
 
 
 def _choose(fit, train, labels, held_out, penalties) -> tuple[regression.Regression, float]:
-    """The C of best accuracy on the held-out images, and its fit to the others."""
+    """The fit to the images that are not held out which serves the held-out ones best, and its C."""
     # Held-out rows get weight 0 rather than being cut away, so that the final fit is the same compiled program.
     weights = (~held_out).astype(np.float32)
-    fitted, best, chosen = None, -1.0, None
+    fitted, least, chosen = None, np.inf, None
     for penalty in penalties:
         path = fit(train, labels, weights=weights, penalties=(penalty,), start=fitted)
         fitted = jax.tree.map(lambda array: array[0], path)
-        score = float(regression.accuracy(fitted, train[held_out], labels[held_out]))
-        if score > best:
-            best, chosen = score, (fitted, penalty)
-        # Weak penalties on many images cost the most time by far, and are past the optimum by then.
-        elif score < best - np.sqrt(best * (1 - best) / held_out.sum()):
+        loss = float(regression.cross_entropy(fitted, train[held_out], labels[held_out]))
+        # Past the least, weaker penalties would only cost time, and on many images the most of all.
+        if loss >= least:
             break
+        least, chosen = loss, (fitted, penalty)
     return chosen
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from ssl_jax import types
 from ssl_jax.analysis import regression
@@ -32,6 +33,7 @@ def test_equals_scikit_learn_for_every_penalty_in_the_order_given(digits):
     assert fitted.coefficients.shape == (5, 64, 10)
     assert fitted.intercepts.shape == (5, 10)
     accuracies = regression.accuracy(fitted, test, test_labels)
+    losses = regression.cross_entropy(fitted, test, test_labels)
     for place, penalty in enumerate(PENALTIES):
         model = reference(train, labels, penalty)
         agrees(fitted, place, model)
@@ -39,6 +41,7 @@ def test_equals_scikit_learn_for_every_penalty_in_the_order_given(digits):
         ours = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
         np.testing.assert_allclose(ours, model.predict_proba(test.astype(np.float64)), atol=1e-3)
         assert accuracies[place] == model.score(test, test_labels)
+        assert losses[place] == pytest.approx(log_loss(test_labels, model.predict_proba(test)), rel=1e-4)
 
 
 def test_the_probe_s_tolerance_changes_no_accuracy(digits):

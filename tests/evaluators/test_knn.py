@@ -64,15 +64,16 @@ def flat(shelf):
     return np.asarray(preprocess(shelf.images)).reshape(shelf.examples, -1)
 
 
-def test_scalars_are_the_two_protocols_on_exactly_the_unpadded_examples():
+@pytest.mark.parametrize(("weighted", "cosine"), [(50, 7), (7, 50)])
+def test_scalars_are_the_two_protocols_on_exactly_the_unpadded_examples(weighted, cosine):
     train, test = shelves(noise=150)
-    scalars = report(knn.KNN(train, test, preprocess, weighted_neighbours=50, cosine_neighbours=7)).scalars
-    weighted = neighbours.weighted_knn(flat(train), train.labels, flat(test), classes=3, k=50, temperature=0.1)
-    majority = neighbours.knn(flat(train), train.labels, flat(test), classes=3, k=7)
-    assert set(scalars) == {"weighted_50", "cosine_7", "accuracy"}
-    assert scalars["weighted_50"] == scalars["accuracy"] == np.mean(weighted == test.labels)
-    assert scalars["cosine_7"] == np.mean(majority == test.labels)
-    assert scalars["weighted_50"] != scalars["cosine_7"]
+    scalars = report(knn.KNN(train, test, preprocess, weighted_neighbours=weighted, cosine_neighbours=cosine)).scalars
+    votes = neighbours.weighted_knn(flat(train), train.labels, flat(test), classes=3, k=weighted, temperature=0.1)
+    majority = neighbours.knn(flat(train), train.labels, flat(test), classes=3, k=cosine)
+    assert set(scalars) == {f"weighted_{weighted}", f"cosine_{cosine}", "accuracy"}
+    assert scalars[f"weighted_{weighted}"] == scalars["accuracy"] == np.mean(votes == test.labels)
+    assert scalars[f"cosine_{cosine}"] == np.mean(majority == test.labels)
+    assert scalars[f"weighted_{weighted}"] != scalars[f"cosine_{cosine}"]
     assert 0.34 < scalars["accuracy"] < 1
 
 

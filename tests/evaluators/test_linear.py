@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import types as python_types
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from ssl_jax import types
@@ -147,14 +149,23 @@ def test_the_penalty_is_chosen_on_held_out_training_images(found):
     held_out = probe._held_out(probe.train.labels)
     pixels = np.asarray(preprocess(probe.train.images)).reshape(700, -1)[:, 20:60]
     scaled = StandardScaler().fit_transform(pixels.astype(np.float64))
-    scores = [
-        LogisticRegression(C=penalty, max_iter=10_000)
-        .fit(scaled[~held_out], probe.train.labels[~held_out])
-        .score(scaled[held_out], probe.train.labels[held_out])
-        for penalty in probe.penalties
-    ]
+    losses = []
+    for penalty in probe.penalties:
+        model = LogisticRegression(C=penalty, max_iter=10_000).fit(scaled[~held_out], probe.train.labels[~held_out])
+        losses.append(log_loss(probe.train.labels[held_out], model.predict_proba(scaled[held_out])))
     chosen = found.summary["chosen_penalty"]["simsiam"]["labels_all"]
-    assert scores[probe.penalties.index(chosen)] == max(scores)
+    assert chosen == probe.penalties[np.argmin(losses)]
+
+
+def test_held_out_images_are_not_fitted_while_the_penalty_is_chosen():
+    random = np.random.default_rng(0)
+    train, labels, held_out = random.normal(size=(120, 300)), np.arange(120) % 10, np.arange(120) < 40
+    fit = functools.partial(regression.fit, classes=10)
+    fitted, penalty = linear._choose(fit, train, labels, held_out, (0.0001, 0.001, 10.0))
+    # Labels that say nothing about the features: the strongest penalty is best, and chance is all it gets.
+    assert penalty == 0.0001
+    assert regression.accuracy(fitted, train[held_out], labels[held_out]) < 0.4
+    assert regression.accuracy(fitted, train[~held_out], labels[~held_out]) > 0.9
 
 
 def test_held_out_images_are_the_same_share_of_every_class_and_in_no_draw():
