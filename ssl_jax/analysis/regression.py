@@ -51,6 +51,24 @@ def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     return [(array.astype(np.float32) - shift) / scale for array in (train, *others)]
 
 
+def rotate(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+    """Every array in the principal axes of `train`, a rotation about the origin; no label is looked at.
+
+    It changes no fit's predictions, for the penalty is the same in every rotated frame, and makes `fit` several times
+    faster, for Hessians are nearly diagonal there.
+
+    Args:
+        train: float [n, d].
+        *others: float [m, d].
+
+    Returns:
+        The arrays in the order given, float32.
+    """
+    arrays = [jnp.asarray(array, jnp.float32) for array in (train, *others)]
+    axes = jnp.linalg.eigh(_matmul(arrays[0].T, arrays[0]))[1]
+    return [np.asarray(_matmul(array, axes)) for array in arrays]
+
+
 def fit(
     features: np.ndarray | jax.Array,
     labels: np.ndarray | jax.Array,
@@ -64,7 +82,7 @@ def fit(
     """The minimiser of `sum_i weights_i CE_i + |W|^2 / (2 C)` for every C, the intercept unpenalised.
 
     The objective is scikit-learn's `LogisticRegression(C=C)`: a small C is a strong penalty. Newton's method with
-    conjugate gradients, preconditioned in the principal axes of the features, where the Hessian is nearly diagonal.
+    conjugate gradients, preconditioned by the Hessian's diagonal, so fastest on features from `rotate`.
 
     Args:
         features: float [n, d], or [s, n, d] for s problems with rows of their own; best standardised.
@@ -169,32 +187,24 @@ def _fit_path(features, labels, weights, start, strengths, tolerance):
     """One set under every penalty, each started from the solution of the next stronger one."""
     rows, _ = features.shape
     features = jnp.where(weights[:, None] > 0, features, 0.0)
-    axes = _principal_axes(features)
-    inputs = jnp.concatenate([_matmul(features, axes), jnp.ones((rows, 1))], axis=1)
+    inputs = jnp.concatenate([features, jnp.ones((rows, 1))], axis=1)
     targets = jax.nn.one_hot(labels, start.intercepts.size)
-    solution = jnp.concatenate([_matmul(start.coefficients.T, axes), start.intercepts[:, None]], axis=1)
+    solution = jnp.concatenate([start.coefficients.T, start.intercepts[:, None]], axis=1)
 
     def advance(solution, strength):
         solution, excess = _newton(solution, inputs, targets, weights[:, None], strength, tolerance)
         return solution, (solution, excess)
 
     _, (solutions, excess) = jax.lax.scan(advance, solution, strengths)
-    coefficients = jnp.einsum("dr,ckr->cdk", axes, solutions[:, :, :-1], precision=_EXACT)
+    coefficients = jnp.swapaxes(solutions[:, :, :-1], 1, 2)
     intercepts = solutions[:, :, -1] - jnp.mean(solutions[:, :, -1], axis=-1, keepdims=True)
     return coefficients, intercepts, excess
 
 
-def _principal_axes(features):
-    """Orthonormal [d, min(n, d)] that span the rows of `features` [n, d], and with them every minimiser."""
-    if features.shape[0] < features.shape[1]:
-        return jnp.linalg.svd(features, full_matrices=False)[2].T
-    return jnp.linalg.eigh(_matmul(features.T, features))[1]
-
-
 def _newton(solution, inputs, targets, weights, strength, tolerance):
-    """The minimiser [k, r + 1], the last column the intercepts, and its Newton decrement a row.
+    """The minimiser [k, d + 1], the last column the intercepts, and its Newton decrement a row.
 
-    `inputs` [n, r + 1] ends in a column of ones; `targets` are [n, k], `weights` [n, 1], `strength` is 1 / C.
+    `inputs` [n, d + 1] ends in a column of ones; `targets` are [n, k], `weights` [n, 1], `strength` is 1 / C.
     """
     width = inputs.shape[1]
     ridge = strength * (jnp.arange(width) < width - 1)[None, :]

@@ -149,7 +149,7 @@ class LinearProbe:
         arrays: dict[str, np.ndarray] = {}
         shown = np.linspace(0, len(test_labels) - 1, min(self.map_examples, len(test_labels))).round().astype(np.int64)
         for row in (*self.baselines, self.name):
-            features = regression.standardise(train[row], test[row])
+            features = regression.rotate(*regression.standardise(train[row], test[row]))
             numbers, chosen = self._probe(*features, train_labels, test_labels, held_out, draws)
             found = neighbours.knn(
                 train[row], train_labels, test[row], classes=len(self.train.class_names), k=self.neighbours

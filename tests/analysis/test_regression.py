@@ -102,6 +102,19 @@ def test_a_start_changes_the_road_and_not_the_end(digits):
     np.testing.assert_allclose(warm.intercepts, cold.intercepts, atol=1e-4)
 
 
+def test_rotation_changes_no_prediction(digits):
+    train, labels, test, _ = digits
+    straight = regression.fit(train, labels, classes=10, penalties=(0.1,), tolerance=1e-5)
+    turned_train, turned_test = regression.rotate(train, test)
+    scatter = turned_train.T @ turned_train
+    np.testing.assert_allclose(scatter, np.diag(np.diag(scatter)), atol=1e-5 * scatter.max())
+    turned = regression.fit(turned_train, labels, classes=10, penalties=(0.1,), tolerance=1e-5)
+    assert not np.allclose(turned.coefficients, straight.coefficients, atol=0.01)
+    np.testing.assert_allclose(
+        turned_test @ np.asarray(turned.coefficients[0]), test @ np.asarray(straight.coefficients[0]), atol=1e-3
+    )
+
+
 def test_standardise_uses_the_first_array_alone_and_leaves_constant_columns_finite():
     random = np.random.default_rng(4)
     train, other = random.normal(3, 5, (50, 3)), random.normal(size=(8, 3))

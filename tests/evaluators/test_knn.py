@@ -119,6 +119,18 @@ def test_picture_frames_say_right_and_wrong():
         np.testing.assert_array_equal(inner[0, 0, ::16, ::16, 0], test.images[0, :, :, 0])
 
 
+def test_each_frame_is_that_of_its_own_neighbour():
+    train, test = shelves(noise=150)
+    picture = report(knn.KNN(train, test, preprocess, weighted_neighbours=10, gallery=4)).images["neighbours"]
+    chosen = np.array([0, 12, 24, 36])
+    nearest, _ = neighbours.nearest(flat(train), flat(test)[chosen], 8)
+    right = train.labels[nearest] == test.labels[chosen][:, None]
+    assert 0 < right.mean() < 1
+    tiles = picture.reshape(4, 72, 9, 72, 3).transpose(0, 2, 1, 3, 4)
+    np.testing.assert_array_equal(tiles[:, 1:, 2, 36, 1] == 160, right)
+    np.testing.assert_array_equal(tiles[:, 1:, 4:-4:16, 4:-4:16, 0], train.images[nearest][..., 0])
+
+
 def test_a_gallery_of_none_draws_none():
     train, test = shelves()
     assert not report(knn.KNN(train, test, preprocess, weighted_neighbours=10, gallery=0)).images

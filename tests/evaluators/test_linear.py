@@ -120,10 +120,12 @@ def test_labels_all_is_scikit_learn_s_accuracy_at_the_chosen_penalty(found):
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(found):
-    few = {"labels_per_class": (5,), "baselines": ()}
+    # One count alone: the draws of the other, and rows that fill up, have no say in it.
+    few = {"labels_per_class": (1,), "baselines": ()}
     again, other = report(build(**few)), report(build(**few, seed=1))
-    assert again.summary["labels_5"]["simsiam"] == found.summary["labels_5"]["simsiam"]
-    assert again.summary["labels_5"]["simsiam"] != other.summary["labels_5"]["simsiam"]
+    assert again.summary["labels_1"]["simsiam"] == pytest.approx(found.summary["labels_1"]["simsiam"], abs=1e-3)
+    assert abs(again.summary["labels_1"]["simsiam"] - other.summary["labels_1"]["simsiam"]) > 2e-3
+    assert report(build(**few)).summary == again.summary
 
 
 def test_test_labels_decide_nothing(found, monkeypatch):
