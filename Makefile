@@ -27,5 +27,6 @@ environment:
 		$(RUN) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' 2>/dev/null && $(RUN) -m pip --version >/dev/null 2>&1 \
 			|| $(PYTHON) -m venv --clear .venv; \
 		$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]" && \
+		$(if $(PARITY),$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 && )\
 		echo "$$stamp" > .venv/stamp; \
 	fi

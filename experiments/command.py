@@ -36,8 +36,9 @@ def run(
             left = (parse or flags.FLAGS)(arguments)
         except UsageError as error:
             _leave(str(error), USAGE)
-        except (flags.Error, AttributeError, OSError) as error:
-            _leave(str(error), USAGE)
+        except (flags.Error, AttributeError, KeyError, OSError) as error:
+            # A KeyError's own text is its argument's source form.
+            _leave(str(error.args[0] if isinstance(error, KeyError) and error.args else error), USAGE)
         except SystemExit:
             # absl leaves with 1 after it printed the help that was asked for.
             sys.exit(0)

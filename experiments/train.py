@@ -2,8 +2,9 @@
 
     python -m experiments.train --config=configs/simsiam_digits.py --workdir=runs/digits [--config.data.batch_size=128]
 
-Durations are steps (5000) or text: "800 epochs", "25 Mimages", "5 %" of the whole. W&B is off unless asked for:
---config.writers.wandb='{...}' is not needed, `--wandb=offline` or `--wandb=online` adds the writer.
+Durations are steps (5000) or text: "800 epochs", "25 Mimages", "5 %" of the whole. `--wandb=offline` or
+`--wandb=online` adds Weights & Biases, `--processes` joins several processes. Exit codes: 0 done, 2 a usage or config
+error, 1 anything else.
 """
 
 import pathlib
@@ -28,7 +29,7 @@ def main(_):
     """Builds what the config names and trains."""
     if not CONFIG.value or not WORKDIR.value:
         raise UsageError(
-            "experiments.train needs --config=configs/NAME.py and --workdir=runs/NAME, in this order before any --config.key"
+            "experiments.train needs --config=configs/NAME.py and --workdir=runs/NAME, then any --config.key=value"
         )
     if PROCESSES.value != 1:
         join_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value)
@@ -40,9 +41,8 @@ def main(_):
     summary = loop.fit(folder=folder, config=config, **build.arguments(loop.fit, config, given=("folder", "config")))
     if summary:
         print(log.format_table(summary), end="")
-        print(
-            f"{folder} is finished at step {summary['step']}: summary.json has every number, report.html every picture"
-        )
+        page = f"; {folder / 'report.html'} has every picture" if (folder / "report.html").is_file() else ""
+        print(f"{folder} is finished at step {summary['step']}; {folder / 'summary.json'} has every number{page}")
 
 
 if __name__ == "__main__":

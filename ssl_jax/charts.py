@@ -183,7 +183,7 @@ def _map(arrays: Mapping[str, np.ndarray], stem: str, row: str) -> str:
     axes.set(xticks=[], yticks=[])
     axes.spines["bottom"].set_visible(False)
     axes.grid(visible=False)
-    shares = f"{stem}/map_variance/{row}"
+    shares = f"{stem}/map_explained/{row}"
     held = f"The two axes hold {float(np.sum(arrays[shares])):.0%} of the variance." if shares in arrays else ""
     svg = _svg(figure, f"Map of the features of {row}, coloured by class")
     return f"<figure><h3>{html.escape(row)}</h3>{svg}<figcaption>{held}</figcaption></figure>"

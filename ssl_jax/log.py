@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import importlib.metadata
 import json
 import math
@@ -276,9 +277,8 @@ def writing(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise types.RunError(
-            f"cannot write {path}: {error.strerror or error}; make room or choose another folder, and start again"
-        ) from error
+        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or error
+        raise types.RunError(f"cannot write {path}: {reason}; make room or choose another folder") from error
 
 
 def say(sentence: str) -> None:

@@ -3,9 +3,9 @@
 import collections
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
-import os
 import pathlib
 import signal
 import time
@@ -38,6 +38,10 @@ class Every:
 
     steps: Steps
     run: types.Evaluator
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise UsageError(f"steps={self.steps}: an evaluator runs every 1 step or more")
 
 
 def fit(
@@ -82,6 +86,8 @@ def fit(
         RunError: for a non-finite metric, a damaged checkpoint, a full disk, or after SIGTERM or Ctrl-C.
     """
     meshes.check_batch(data.batch_size, mesh)
+    if not 0 <= seed < 2**32 or log_every < 1:
+        raise UsageError(f"config.seed={seed} must lie in 0..2^32-1 and config.log_every={log_every} above 0")
     _check_best(checkpoint.best, evaluators)
     claim(folder, config)
     with contextlib.ExitStack() as stack:
@@ -103,7 +109,9 @@ def fit(
         stack.callback(batches.close)
         stop_signals = stack.enter_context(_stop_signals())
         if first_step == 0:
-            _show_first_batch(data.batches(mesh, seed, 0), trainer, out)
+            first = next(batches)
+            _show(first, trainer, out)
+            batches = itertools.chain([first], batches)
         for step in range(first_step + 1, duration + 1):
             state, metrics = trainer.step(state, next(batches))
             journal.add(step, metrics)
@@ -160,9 +168,7 @@ def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
         raise UsageError(f"{folder} is not empty and holds no run: give --workdir a new folder")
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name("config.json.partial")
-        partial.write_text(json.dumps(plain, indent=2) + "\n")
-        os.replace(partial, file)
+        log.replace(file, json.dumps(plain, indent=2) + "\n")
 
 
 def read_summary(folder: pathlib.Path) -> dict[str, Any]:
@@ -246,9 +252,8 @@ def _check_best(best, evaluators, scalars=None):
         raise UsageError(f"config.checkpoint.best={best!r} is none of what {name} reports: {there}")
 
 
-def _show_first_batch(batches, trainer, out):
-    views = trainer.preprocess(next(batches), np.int32(0))
-    batches.close()
+def _show(batch, trainer, out):
+    views = trainer.preprocess(batch, np.int32(0))
     if jax.process_count() == 1:  # elsewhere no process sees the whole batch
         shown = {name: np.asarray(view[:32]) for name, view in views.items() if view.ndim == 4}
         out.images(0, {f"batch/{name}": log.grid(_stretched(view), columns=8) for name, view in shown.items()})

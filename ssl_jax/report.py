@@ -61,7 +61,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     """Writes `report.html` about the run in `folder`, pictures inside, and returns its path.
 
     Missing files are left out. Arrays that it draws: `eval/<name>/map/<row>` float [n, 2] with `eval/<name>/map_labels`
-    int [n] (-1 unknown), and, if there, `eval/<name>/map_variance/<row>` [2], the shares of variance that the two axes
+    int [n] (-1 unknown), and, if there, `eval/<name>/map_explained/<row>` [2], the shares of variance that the two axes
     hold, and `eval/<name>/map_classes`, the class names.
 
     Raises UsageError for a folder that holds none of these or if matplotlib is missing, RunError for a damaged file or

@@ -46,7 +46,7 @@ def contents(folder):
         ("--config.data.batch_size=large", "batch_size"),
         ("--config.duration=soon", "config.duration='soon' is not a duration"),
         ("--config.data.name=digitz", "digits"),
-        ("--config.data.split=validation", "train, test"),
+        ("--config.data.split=validation", "train (1400 images), test (397 images)"),
         ("--config.data.batch_size=5000", "batch_size=5000, but the data set has 1400 images"),
         ("--config.data.feeding=streamed", "'auto', 'resident', 'stream'"),
         ("--config.mesh.devices=3", "devices=3, but this machine has 1"),

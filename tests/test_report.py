@@ -81,7 +81,7 @@ def written(run):
             "eval/linear/map/raw_pixels": random.normal(size=(60, 2)),
             "eval/linear/map_labels": np.arange(60) % 3 - 1,
             "eval/linear/map_classes": np.array(["zero", EVIL]),
-            "eval/linear/map_variance/simsiam": np.array([0.3, 0.12]),
+            "eval/linear/map_explained/simsiam": np.array([0.3, 0.12]),
         },
     )
     writer.summary(

@@ -18,6 +18,8 @@ _PIXEL_NUMBERS = 3072
 _THUMBNAIL_PX = 32
 # Half a millionth of a nat a row above the minimum: no accuracy moves.
 _TOLERANCE = 1e-3
+# On many images the search for C costs most, and what penalties differ by is far more than its ten-thousandth of a nat.
+_SEARCH_TOLERANCE = 1e-2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +175,7 @@ class LinearProbe:
 
     def _probe(self, train, test, train_labels, test_labels, held_out, draws) -> tuple[dict, dict]:
         """One representation's accuracies by name, and its chosen C by name."""
-        fit = functools.partial(regression.fit, classes=len(self.train.class_names), tolerance=_TOLERANCE)
+        fit = functools.partial(regression.fit, classes=len(self.train.class_names))
         penalties = sorted(self.penalties)
         numbers, chosen = {}, {}
         most = max((rows.shape[1] for rows in draws.values()), default=0)
@@ -181,7 +183,9 @@ class LinearProbe:
             # Filled up to one length with rows of weight 0, so that one compiled program serves all counts.
             padded = np.pad(rows, ((0, 0), (0, most - rows.shape[1])))
             weights = np.broadcast_to(np.arange(most) < rows.shape[1], padded.shape)
-            fitted = fit(train[padded], train_labels[padded], weights=weights, penalties=penalties)
+            fitted = fit(
+                train[padded], train_labels[padded], weights=weights, penalties=penalties, tolerance=_TOLERANCE
+            )
             held_out_accuracies = regression.accuracy(fitted, train[held_out], train_labels[held_out])
             best = int(np.argmax(held_out_accuracies.mean(axis=0)))
             at_best = regression.Regression(fitted.coefficients[:, best], fitted.intercepts[:, best])
@@ -190,7 +194,7 @@ class LinearProbe:
             numbers[f"labels_{count}_std"] = float(accuracies.std())
             chosen[f"labels_{count}"] = penalties[best]
         one, penalty = _choose(fit, train, train_labels, held_out, penalties)
-        whole = fit(train, train_labels, penalties=(penalty,), start=one)
+        whole = fit(train, train_labels, penalties=(penalty,), start=one, tolerance=_TOLERANCE)
         numbers["labels_all"] = float(regression.accuracy(whole, test, test_labels)[0])
         chosen["labels_all"] = penalty
         return numbers, chosen
@@ -233,7 +237,7 @@ def _choose(fit, train, labels, held_out, penalties) -> tuple[regression.Regress
     weights = (~held_out).astype(np.float32)
     fitted, least, chosen = None, np.inf, None
     for penalty in penalties:
-        path = fit(train, labels, weights=weights, penalties=(penalty,), start=fitted)
+        path = fit(train, labels, weights=weights, penalties=(penalty,), start=fitted, tolerance=_SEARCH_TOLERANCE)
         fitted = jax.tree.map(lambda array: array[0], path)
         loss = float(regression.cross_entropy(fitted, train[held_out], labels[held_out]))
         # Past the least, weaker penalties would only cost time, and on many images the most of all.

@@ -60,7 +60,6 @@ class ConsoleWriter:
         self._images_per_second = math.nan
         self._losses: dict[str, float] = {}
         self._headline: dict[str, float] = {}
-        self._summary: dict[str, Any] = {}
 
     def progress(self, step: int) -> None:
         self._step = step
@@ -103,7 +102,7 @@ class ConsoleWriter:
         log.say(f"ALARM step {step}: {sentence}")
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        self._summary |= values
+        """Shows nothing: a script prints what a finished run found."""
 
     def close(self) -> None:
         if self._bar is not None:
@@ -112,9 +111,6 @@ class ConsoleWriter:
         took = log.duration(time.monotonic() - self._begun)
         ended = "reached" if self._step >= self._run.total_steps else "stopped at"
         print(f"{ended} step {self._step} of {self._run.total_steps} after {took}; run folder {self._run.folder}")
-        table = log.format_table(self._summary)
-        if table:
-            print(f"\n{table}")
         sys.stdout.flush()
 
     def _speed(self) -> list[str]:

@@ -31,13 +31,12 @@ def test_console_without_a_terminal_prints_lines_with_the_speed_of_training_alon
     lines = out.splitlines()
     assert lines[0] == "step 21/100, epoch 2.1"
     assert "step 50/100, epoch 5, 320 images/s, 5 s left, eval/knn/accuracy 0.875" in lines
-    assert len(lines[1:-6]) >= 2
-    assert all(", 320 images/s" in line for line in lines[1:-6])
-    assert lines[-6].endswith("train/loss -0.5, eval/knn/accuracy 0.875")
-    assert lines[-5].startswith("reached step 100 of 100 after 1 min 15 s")
-    assert str(tmp_path) in lines[-5]
-    assert lines[-1] == "simsiam   0.500"
-    assert len(lines) < 14
+    assert len(lines[1:-2]) >= 2
+    assert all(", 320 images/s" in line for line in lines[1:-2])
+    assert lines[-2].endswith("train/loss -0.5, eval/knn/accuracy 0.875")
+    assert lines[-1].startswith("reached step 100 of 100 after 1 min 15 s")
+    assert str(tmp_path) in lines[-1]
+    assert len(lines) < 10
     assert err == "ALARM step 100: it collapsed\n"
 
 
