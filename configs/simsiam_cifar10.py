@@ -102,7 +102,7 @@ def get_config():
         "type": "checkpoint.Policy",
         "every": "10 epochs",
         "keep_latest": 2,
-        "best": "eval/knn/weighted_200",
+        "best": "eval/knn/accuracy_weighted_200",
     }
     config.writers = {
         "console": {"type": "writers.console.Console"},

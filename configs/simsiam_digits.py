@@ -96,7 +96,7 @@ def get_config():
         "type": "checkpoint.Policy",
         "every": "20 epochs",
         "keep_latest": 2,
-        "best": "eval/knn/cosine_10",
+        "best": "eval/knn/accuracy_cosine_10",
     }
     config.writers = {
         "console": {"type": "writers.console.Console"},

@@ -14,7 +14,7 @@ from ml_collections.config_dict import placeholder
 def get_config():
     config = ConfigDict()
     config.seed = 0
-    config.duration = "8 epochs"
+    config.duration = "6 epochs"
     config.log_every = "50 steps"
     config.data = {
         "type": "data.feed.training",
@@ -101,7 +101,7 @@ def get_config():
         "type": "checkpoint.Policy",
         "every": "2 epochs",
         "keep_latest": 2,
-        "best": "eval/knn/weighted_200",
+        "best": "eval/knn/accuracy_weighted_200",
     }
     config.writers = {
         "console": {"type": "writers.console.Console"},

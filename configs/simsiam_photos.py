@@ -105,7 +105,7 @@ def get_config(labels="unlabelled"):
                 },
             }
         )
-        config.checkpoint.best = "eval/knn/weighted_200"
+        config.checkpoint.best = "eval/knn/accuracy_weighted_200"
     config.writers = {
         "console": {"type": "writers.console.Console"},
         "files": {"type": "writers.files.Files"},

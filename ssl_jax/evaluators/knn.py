@@ -22,10 +22,10 @@ class KNN:
     """Accuracy on `test` when each image takes the class of its neighbours in `train`, by cosine similarity.
 
     Scalars, all in [0, 1]; the number in a name is that of the neighbours:
-    - `weighted_200`: votes weighted by exp(similarity / temperature), the protocol of Wu et al. 2018 (arXiv 1805.01978)
-      that SimSiam's monitor and lightly report with 200 neighbours and temperature 0.1;
-    - `cosine_10`: plain majority, a draw going to the class of larger summed similarity;
-    - `accuracy`: the headline, equal to the weighted one where that is asked for, else to the majority.
+    - `accuracy_weighted_200`: votes weighted by exp(similarity / temperature), the protocol of Wu et al. 2018 (arXiv
+      1805.01978) that SimSiam's monitor and lightly report with 200 neighbours and temperature 0.1; on a set with fewer
+      images a class than voters the vote reaches across classes, and the other one is the number to read;
+    - `accuracy_cosine_10`: plain majority, a draw going to the class of larger summed similarity.
 
     The picture `neighbours` shows one test image a row, then its 8 nearest training images, framed
     green where the class is the test image's and red where not.
@@ -114,13 +114,13 @@ class KNN:
         if self.cosine_neighbours is not None:
             k = self.cosine_neighbours
             found = neighbours.majority_vote(votes[:, :k], similarities[:, :k], classes=classes)
-            scalars["accuracy"] = scalars[f"cosine_{k}"] = float(np.mean(found == test_labels))
+            scalars[f"accuracy_cosine_{k}"] = float(np.mean(found == test_labels))
         if self.weighted_neighbours is not None:
             k = self.weighted_neighbours
             found = neighbours.weighted_vote(
                 votes[:, :k], similarities[:, :k], classes=classes, temperature=self.temperature
             )
-            scalars["accuracy"] = scalars[f"weighted_{k}"] = float(np.mean(found == test_labels))
+            scalars[f"accuracy_weighted_{k}"] = float(np.mean(found == test_labels))
         images = {}
         rows = min(self.gallery, len(test))
         if rows > 0:
