@@ -1,15 +1,15 @@
 # `make demo` and `make test` set up everything they need in .venv; `make test PARITY=1` also compares with PyTorch.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
-EXTRAS := test$(if $(PARITY),$(comma)parity)
 comma := ,
+EXTRAS := test$(if $(PARITY),$(comma)parity)
 RUN := .venv/bin/python
 WORKERS ?= 2
 
 .PHONY: demo test lint environment
 
 demo: environment
-	$(RUN) -m experiments.train --config=configs/simsiam_digits.py --workdir=runs/demo
+	$(RUN) -m experiments.train --config=configs/simsiam_digits.py --workdir=runs/demo --config.data.data_dir=runs/data
 
 test: environment
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile
@@ -24,7 +24,7 @@ environment:
 	@stamp=$$( { echo "$(CURDIR) $(PARITY)"; $(PYTHON) --version; cat setup.cfg pyproject.toml constraints.txt; } | cksum); \
 	if [ "$$(cat .venv/stamp 2>/dev/null)" != "$$stamp" ] || ! $(RUN) -c 'import jax' 2>/dev/null; then \
 		echo "setting up .venv"; rm -f .venv/stamp; \
-		$(RUN) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' 2>/dev/null && $(RUN) -m pip --version >/dev/null 2>&1 \
+		$(RUN) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && $(RUN) -m pip --version >/dev/null 2>&1 \
 			|| $(PYTHON) -m venv --clear .venv; \
 		$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]" && \
 		$(if $(PARITY),$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 && )\

@@ -43,29 +43,44 @@ def get_config():
             "deviation": (1.0,),
         },
     }
-    config.method = {
-        "type": "methods.simsiam.SimSiam",
-        "encoder": {
+    encoder = ConfigDict(
+        {
             "type": "models.convnet.ConvNet",
             "channels": (32, 64, 64, 128),
             "strides": (2, 1, 2, 1),
             "dtype": "float32",
+        }
+    )
+    dtype = encoder.get_ref("dtype")
+    projector = ConfigDict(
+        {"type": "models.heads.Projector", "hidden": 256, "output": 256, "layers": 2, "dtype": dtype}
+    )
+    config.method = {
+        "type": "methods.simsiam.SimSiam",
+        "encoder": encoder,
+        "projector": projector,
+        "predictor": {
+            "type": "models.heads.Predictor",
+            "hidden": 64,
+            "output": projector.get_ref("output"),
+            "dtype": dtype,
         },
-        "projector": {"type": "models.heads.Projector", "hidden": 256, "output": 256, "layers": 2, "dtype": "float32"},
-        "predictor": {"type": "models.heads.Predictor", "hidden": 64, "output": 256, "dtype": "float32"},
         "optimizer": {
             "type": "optim.sgd",
             "base_learning_rate": 0.8,
             "batch_size": config.data.get_ref("batch_size"),
             "decay_steps": "100 %",
+            "warmup_steps": "0 epochs",
+            "hold_steps": "1 steps",
             "momentum": 0.9,
             "weight_decay": 5e-4,
             "constant_rate": ("predictor",),
         },
+        "stop_gradient": True,
     }
     train = {
         "type": "data.feed.Evaluation",
-        "name": "digits",
+        "name": config.data.get_ref("name"),
         "split": "train",
         "data_dir": config.data.get_ref("data_dir"),
     }
@@ -75,21 +90,21 @@ def get_config():
         "knn": {
             "type": "loop.Every",
             "steps": "30 epochs",
-            "run": {"type": "evaluators.knn.KNN", "train": train, "test": test, "preprocess": plain},
+            "run": {"type": "evaluators.knn.KNN", "train": dict(train), "test": dict(test), "preprocess": dict(plain)},
         },
         "collapse": {
             "type": "loop.Every",
             "steps": "30 epochs",
-            "run": {"type": "evaluators.collapse.Collapse", "examples": train, "preprocess": plain},
+            "run": {"type": "evaluators.collapse.Collapse", "examples": dict(train), "preprocess": dict(plain)},
         },
         "probe": {
             "type": "loop.Every",
             "steps": "100 %",
             "run": {
                 "type": "evaluators.linear.LinearProbe",
-                "train": train,
-                "test": test,
-                "preprocess": plain,
+                "train": dict(train),
+                "test": dict(test),
+                "preprocess": dict(plain),
                 "name": "simsiam",
                 "neighbours": 5,
             },

@@ -54,21 +54,31 @@ def get_config():
         {"type": "models.resnet.ResNet", "depth": 50, "stem": "imagenet", "width_multiplier": 1.0, "dtype": "float32"}
     )
     dtype = encoder.get_ref("dtype")
+    projector = ConfigDict(
+        {"type": "models.heads.Projector", "hidden": 2048, "output": 2048, "layers": 3, "dtype": dtype}
+    )
     config.method = {
         "type": "methods.simsiam.SimSiam",
         "encoder": encoder,
-        "projector": {"type": "models.heads.Projector", "hidden": 2048, "output": 2048, "layers": 3, "dtype": dtype},
-        "predictor": {"type": "models.heads.Predictor", "hidden": 512, "output": 2048, "dtype": dtype},
+        "projector": projector,
+        "predictor": {
+            "type": "models.heads.Predictor",
+            "hidden": 512,
+            "output": projector.get_ref("output"),
+            "dtype": dtype,
+        },
         "optimizer": {
             "type": "optim.sgd",
             "base_learning_rate": 0.05,
             "batch_size": config.data.get_ref("batch_size"),
             "decay_steps": "100 %",
             "hold_steps": "1 epochs",
+            "warmup_steps": "0 epochs",
             "momentum": 0.9,
             "weight_decay": 1e-4,
             "constant_rate": ("predictor",),
         },
+        "stop_gradient": True,
     }
     train = {
         "type": "data.feed.Evaluation",
@@ -83,12 +93,12 @@ def get_config():
         "knn": {
             "type": "loop.Every",
             "steps": "10 epochs",
-            "run": {"type": "evaluators.knn.KNN", "train": train, "test": test, "preprocess": plain},
+            "run": {"type": "evaluators.knn.KNN", "train": dict(train), "test": dict(test), "preprocess": dict(plain)},
         },
         "collapse": {
             "type": "loop.Every",
             "steps": "1 epochs",
-            "run": {"type": "evaluators.collapse.Collapse", "examples": train, "preprocess": plain},
+            "run": {"type": "evaluators.collapse.Collapse", "examples": dict(train), "preprocess": dict(plain)},
         },
     }
     config.checkpoint = {

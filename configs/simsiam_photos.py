@@ -15,6 +15,8 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config(labels="unlabelled"):
+    if labels not in ("labelled", "unlabelled"):
+        raise ValueError(f"simsiam_photos.py:{labels}: write :labelled, or nothing")
     config = ConfigDict()
     config.seed = 0
     config.duration = "200 epochs"
@@ -52,20 +54,31 @@ def get_config(labels="unlabelled"):
         {"type": "models.resnet.ResNet", "depth": 18, "stem": "imagenet", "width_multiplier": 0.5, "dtype": "float32"}
     )
     dtype = encoder.get_ref("dtype")
+    projector = ConfigDict(
+        {"type": "models.heads.Projector", "hidden": 1024, "output": 1024, "layers": 2, "dtype": dtype}
+    )
     config.method = {
         "type": "methods.simsiam.SimSiam",
         "encoder": encoder,
-        "projector": {"type": "models.heads.Projector", "hidden": 1024, "output": 1024, "layers": 2, "dtype": dtype},
-        "predictor": {"type": "models.heads.Predictor", "hidden": 256, "output": 1024, "dtype": dtype},
+        "projector": projector,
+        "predictor": {
+            "type": "models.heads.Predictor",
+            "hidden": 256,
+            "output": projector.get_ref("output"),
+            "dtype": dtype,
+        },
         "optimizer": {
             "type": "optim.sgd",
             "base_learning_rate": 0.05,
             "batch_size": config.data.get_ref("batch_size"),
             "decay_steps": "100 %",
+            "warmup_steps": "0 epochs",
+            "hold_steps": "1 steps",
             "momentum": 0.9,
             "weight_decay": 5e-4,
             "constant_rate": ("predictor",),
         },
+        "stop_gradient": True,
     }
     train = {
         "type": "data.feed.Evaluation",
@@ -81,7 +94,7 @@ def get_config(labels="unlabelled"):
         "collapse": {
             "type": "loop.Every",
             "steps": "1 epochs",
-            "run": {"type": "evaluators.collapse.Collapse", "examples": train, "preprocess": plain},
+            "run": {"type": "evaluators.collapse.Collapse", "examples": dict(train), "preprocess": dict(plain)},
         },
     }
     if labels == "labelled":
@@ -90,16 +103,21 @@ def get_config(labels="unlabelled"):
                 "knn": {
                     "type": "loop.Every",
                     "steps": "10 epochs",
-                    "run": {"type": "evaluators.knn.KNN", "train": train, "test": test, "preprocess": plain},
+                    "run": {
+                        "type": "evaluators.knn.KNN",
+                        "train": dict(train),
+                        "test": dict(test),
+                        "preprocess": dict(plain),
+                    },
                 },
                 "probe": {
                     "type": "loop.Every",
                     "steps": "100 %",
                     "run": {
                         "type": "evaluators.linear.LinearProbe",
-                        "train": train,
-                        "test": test,
-                        "preprocess": plain,
+                        "train": dict(train),
+                        "test": dict(test),
+                        "preprocess": dict(plain),
                         "name": "simsiam",
                     },
                 },

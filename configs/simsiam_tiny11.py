@@ -58,20 +58,31 @@ def get_config():
         }
     )
     dtype = encoder.get_ref("dtype")
+    projector = ConfigDict(
+        {"type": "models.heads.Projector", "hidden": 512, "output": 512, "layers": 2, "dtype": dtype}
+    )
     config.method = {
         "type": "methods.simsiam.SimSiam",
         "encoder": encoder,
-        "projector": {"type": "models.heads.Projector", "hidden": 512, "output": 512, "layers": 2, "dtype": dtype},
-        "predictor": {"type": "models.heads.Predictor", "hidden": 128, "output": 512, "dtype": dtype},
+        "projector": projector,
+        "predictor": {
+            "type": "models.heads.Predictor",
+            "hidden": 128,
+            "output": projector.get_ref("output"),
+            "dtype": dtype,
+        },
         "optimizer": {
             "type": "optim.sgd",
             "base_learning_rate": 0.1,
             "batch_size": config.data.get_ref("batch_size"),
             "decay_steps": "100 %",
+            "warmup_steps": "0 epochs",
+            "hold_steps": "1 steps",
             "momentum": 0.9,
             "weight_decay": 5e-4,
             "constant_rate": ("predictor",),
         },
+        "stop_gradient": True,
     }
     train = {
         "type": "data.feed.Evaluation",
@@ -85,21 +96,21 @@ def get_config():
         "knn": {
             "type": "loop.Every",
             "steps": "10 epochs",
-            "run": {"type": "evaluators.knn.KNN", "train": train, "test": test, "preprocess": plain},
+            "run": {"type": "evaluators.knn.KNN", "train": dict(train), "test": dict(test), "preprocess": dict(plain)},
         },
         "collapse": {
             "type": "loop.Every",
             "steps": "1 epochs",
-            "run": {"type": "evaluators.collapse.Collapse", "examples": train, "preprocess": plain},
+            "run": {"type": "evaluators.collapse.Collapse", "examples": dict(train), "preprocess": dict(plain)},
         },
         "probe": {
             "type": "loop.Every",
             "steps": "100 %",
             "run": {
                 "type": "evaluators.linear.LinearProbe",
-                "train": train,
-                "test": test,
-                "preprocess": plain,
+                "train": dict(train),
+                "test": dict(test),
+                "preprocess": dict(plain),
                 "name": "simsiam",
             },
         },

@@ -4,8 +4,9 @@
         --config.data.batch_size=128 --config.method.encoder.width_multiplier=0.25
 
 Times three things in turn, round after round, so that a drifting machine slows all alike, and reports medians: the
-compiled update alone (`step`), the augmentation alone, and the whole loop as `experiments.train` runs it, data feed
-included. `loop_over_parts` is the whole loop's time over the sum of the other two: 1.05 means 5 % on top.
+compiled update alone (`step`), the augmentation alone, and the whole loop: the data feed's next batch, then the one
+compiled function of augmentation and update that `experiments.train` calls. `loop_over_parts` is the whole loop's time
+over the sum of the other two: 1.05 means 5 % on top.
 """
 
 import json
@@ -20,6 +21,7 @@ from ml_collections import config_flags
 
 from experiments import command
 from ssl_jax import build, log, loop, rng
+from ssl_jax.mesh import check_batch
 from ssl_jax.trainer import Trainer
 from ssl_jax.types import UsageError
 
@@ -30,11 +32,14 @@ STEPS = flags.DEFINE_integer("steps", 10, "Steps timed in each round.", lower_bo
 OUT = flags.DEFINE_string("out", "", "A file that the JSON line is appended to as well.")
 
 
-def main(_):
+def main(arguments):
     """Builds the config without its evaluators and writers, and times it."""
+    command.refuse_stray_words(arguments)
     if not CONFIG.value:
         raise UsageError("experiments.benchmark needs --config=configs/NAME.py")
-    config = build.normalised(CONFIG.value.to_dict()) | {"evaluators": {}, "writers": {}}
+    config = build.normalised(command.config_of(CONFIG)) | {"evaluators": {}, "writers": {}}
+    config["checkpoint"] = {"type": "checkpoint.Policy", "every": 1}
+    build.check(loop.fit, config, given=("folder", "config"))
     if SYNTHETIC.value:
         shape = re.fullmatch(r"(\d+)x(\d+)x(\d+)x([13])", SYNTHETIC.value)
         if not shape:
@@ -42,10 +47,12 @@ def main(_):
         sizes = {"type": "data.resident.noise", "shape": tuple(int(n) for n in shape.groups())}
         config["data"] = {**sizes, "batch_size": config["data"]["batch_size"]}
     parts = build.arguments(loop.fit, config, given=("folder", "config"))
+    check_batch(parts["data"].batch_size, parts["mesh"])
     line = json.dumps({"config": config["method"]["type"], **measure(parts), **log.environment()})
     print(line)
     if OUT.value:
-        with pathlib.Path(OUT.value).open("a") as file:
+        path = pathlib.Path(OUT.value)
+        with log.writing(path), path.open("a") as file:
             file.write(line + "\n")
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -37,8 +38,7 @@ def run(
         except UsageError as error:
             _leave(str(error), USAGE)
         except (flags.Error, AttributeError, KeyError, OSError) as error:
-            # A KeyError's own text is its argument's source form.
-            _leave(str(error.args[0] if isinstance(error, KeyError) and error.args else error), USAGE)
+            _leave(_without_traceback(error), USAGE)
         except SystemExit:
             # absl leaves with 1 after it printed the help that was asked for.
             sys.exit(0)
@@ -64,6 +64,37 @@ def run(
 
     app.run(main_or_leave, argv=argv, flags_parser=parse_or_leave)
     raise AssertionError("absl's run never returns")
+
+
+def config_of(flag: flags.FlagHolder) -> dict[str, Any]:
+    """The config that a `config_flags` flag holds, as plain nested dicts.
+
+    Raises:
+        UsageError: for a file that is not there or fails when it is run; the flag only reads it here.
+    """
+    try:
+        return flag.value.to_dict()
+    except (OSError, AttributeError, KeyError, ImportError, SyntaxError, TypeError, ValueError) as error:
+        raise UsageError(f"--{flag.name}: {_without_traceback(error)}") from error
+
+
+def refuse_stray_words(arguments: Sequence[str]) -> None:
+    """Raises UsageError for an argument that is no flag, such as `config.seed=3` without its dashes."""
+    if len(arguments) > 1:
+        raise UsageError(f"what is {arguments[1]!r}? Everything is a flag, such as --{arguments[1].lstrip('-')}")
+
+
+def _without_traceback(error: BaseException) -> str:
+    """What an error says to a user; ml-collections puts whole tracebacks and a KeyError's source form into texts."""
+    text = str(error.args[0]) if isinstance(error, KeyError | AttributeError) and error.args else str(error)
+    if "Traceback" in text:
+        return text.strip().splitlines()[-1].strip()
+    if isinstance(error, KeyError | AttributeError):
+        key, _, advice = re.sub(r"\\n", " ", re.sub(r"\\?['\"]", "", text)).strip().replace("\n", " ").partition(" ")
+        words = [word.partition("=")[0] for word in sys.argv if re.search(rf"\.{re.escape(key)}\b", word)]
+        place = words[0] if words else key
+        return f"{place}: the config lists no such key; {advice or 'only what its file lists can be set here'}"
+    return text
 
 
 def _full_disk(error: BaseException | None) -> str | None:

@@ -32,8 +32,7 @@ _BELONGS_TO = {"name": "images", "broken": "images", "overwrite": "images", "arc
 
 def main(arguments: Sequence[str]) -> None:
     """Prepares what the flags ask for and says what came of it."""
-    if len(arguments) > 1:
-        raise types.UsageError(f"what is {arguments[1]!r}? Everything is a flag, such as --images=DIR")
+    command.refuse_stray_words(arguments)
     given = [flag for flag in ("images", "tfds", "tfrecord") if flags.FLAGS[flag].value]
     if len(given) != 1:
         what = " and ".join(f"--{flag}" for flag in given) if given else "none"

@@ -53,7 +53,7 @@ class Crop:
     """A box of random area and shape, resized to a square (torchvision's RandomResizedCrop, antialiased).
 
     Attributes:
-        size_px: side of the result, [b, size_px, size_px, c].
+        size_px: side of the result, [b, size_px, size_px, c]; at most the shorter side of the images.
         scale: range of the box's area over the image's, uniform.
         ratio: range of its width over its height, uniform in the logarithm.
     """
@@ -99,6 +99,10 @@ class Crop:
 
     def __call__(self, images: jax.Array, key: jax.Array) -> jax.Array:
         batch, height, width, _ = images.shape
+        if min(height, width) < self.size_px:
+            raise UsageError(
+                f"augment.Crop: images of {height}x{width} px are smaller than size_px={self.size_px}; lower size_px"
+            )
         boxes = self.boxes(key, batch, height, width)
         return image_ops.crop_resize(images, boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3], self.size_px)
 
@@ -372,6 +376,10 @@ class TwoViews:
             `view_1` and `view_2`, float32 [b, s, s, c].
         """
         second = self.first if self.second is None else self.second
+        if not ("image" in batch or {"image_1", "image_2"} <= batch.keys()):
+            raise UsageError(
+                f"augment.TwoViews: takes `image`, or `image_1` and `image_2`, not {', '.join(sorted(batch))}"
+            )
         image_1, image_2 = (batch["image"],) * 2 if "image" in batch else (batch["image_1"], batch["image_2"])
         return {
             "view_1": self.first(image_1, _named(key, "view_1")),

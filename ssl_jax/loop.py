@@ -1,14 +1,11 @@
 """The one training loop: it knows the protocols of `types` and no method's, data set's or evaluator's name."""
 
-import collections
 import contextlib
 import dataclasses
 import itertools
 import json
-import math
 import pathlib
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,11 +15,10 @@ import numpy as np
 from ssl_jax import checkpoint as checkpoints
 from ssl_jax import log, types
 from ssl_jax import mesh as meshes
+from ssl_jax.journal import Journal
 from ssl_jax.trainer import Trainer
 from ssl_jax.types import Batch, RunError, Steps, UsageError
 
-IN_FLIGHT_STEPS = 2
-"""How far the host runs ahead of the device: enough to hide its own work, few enough to stop at once."""
 ASK_PROCESSES_STEPS = 20
 """How often several processes ask each other whether to stop: the question costs a round trip."""
 
@@ -76,7 +72,8 @@ def fit(
         checkpoint: when to save and what to keep.
         writers: by name; they are closed in this order.
         mesh: the devices.
-        log_every: steps between two lines of training metrics, each a mean over those steps.
+        log_every: steps between two lines of training metrics, each a mean over those steps
+            (after a resume, over those since it).
 
     Returns:
         What `summary.json` says at the end; empty without a writer that writes it.
@@ -89,29 +86,42 @@ def fit(
     if not 0 <= seed < 2**32 or log_every < 1:
         raise UsageError(f"config.seed={seed} must lie in 0..2^32-1 and config.log_every={log_every} above 0")
     _check_best(checkpoint.best, evaluators)
+    # Built before the folder is claimed: what it refuses must not leave a folder behind.
+    trainer = Trainer(method, preprocess, data.spec, seed=seed, mesh=mesh)
     claim(folder, config)
     with contextlib.ExitStack() as stack:
         keeper = checkpoint.open(folder)
         stack.callback(keeper.close)
         first_step = keeper.latest() or 0
+        if first_step > duration:
+            raise UsageError(
+                f"{folder} is at step {first_step}, beyond config.duration={duration} steps; has its data set changed?"
+            )
         summary = read_summary(folder)
-        if first_step == duration and "finished" in summary:
+        if first_step == duration and summary and summary["finished"]:
             return summary
-        trainer = Trainer(method, preprocess, data.spec, seed=seed, mesh=mesh)
         state = keeper.restore(first_step, trainer.state_spec) if first_step else trainer.untrained()
         steps_per_epoch = data.examples // data.batch_size
         run = types.Run(folder, config, first_step, duration, steps_per_epoch, data.batch_size)
         first_process = jax.process_index() == 0
         out = log.combine([settings.start(run) for settings in writers.values()] if first_process else [])
         stack.callback(out.close)
-        journal = _Journal(run, out, keeper, log_every, trainer.metric_names)
+        journal = Journal(run, out, keeper, log_every, trainer)
         batches = data.batches(mesh, seed, first_step)
         stack.callback(batches.close)
         stop_signals = stack.enter_context(_stop_signals())
-        if first_step == 0:
+
+        def look(due, state, step):
+            scalars = _evaluate({name: evaluators[name].run for name in due}, trainer, state, out, step)
+            out.scalars(step, {**journal.clock(step), **scalars})
+            _check_best(checkpoint.best, due, scalars)
+            return scalars
+
+        if first_step == 0 and jax.process_count() == 1:  # several processes see only their shares
             first = next(batches)
             _show(first, trainer, out)
             batches = itertools.chain([first], batches)
+            del first
         for step in range(first_step + 1, duration + 1):
             state, metrics = trainer.step(state, next(batches))
             journal.add(step, metrics)
@@ -123,13 +133,13 @@ def fit(
             scalars = {}
             if due:
                 journal.drain()
-                scalars = _evaluate({name: evaluators[name].run for name in due}, trainer, state, out, step)
-                out.scalars(step, {**journal.clock(step), **scalars})
-                _check_best(checkpoint.best, due, scalars)
+                try:
+                    scalars = look(due, state, step)
+                except Exception:
+                    journal.save(step, state)  # a mistake in an evaluator must not cost the training
+                    raise
             if stop or checkpoint.best in scalars or step % checkpoint.every == 0 or step == duration:
-                # Nothing is saved before its metrics were read: a non-finite one must not reach a checkpoint.
-                journal.drain()
-                keeper.save(step, state, config=config, scalars=scalars)
+                journal.save(step, state, scalars)
             if stop and step < duration:
                 keeper.wait()
                 word = signal.Signals(stop_signals[0]).name if stop_signals else "another process"
@@ -137,6 +147,8 @@ def fit(
                     f"stopped by {word} at step {step} of {duration}; "
                     f"all is saved in {folder}, and the same command goes on from there"
                 )
+        if first_step == duration and evaluators:
+            look(list(evaluators), state, duration)
         keeper.wait()
         best = {"best_step": keeper.best()} if checkpoint.best else {}
         out.summary({"finished": True, "step": duration, "seed": seed, **best})
@@ -146,17 +158,16 @@ def fit(
 def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Makes `folder` the run folder of `config` and writes `config.json`, or raises UsageError if it is another's.
 
-    What only watches a run (evaluators, writers, checkpoint policy) or carries it (mesh) may change between two starts.
+    What only watches a run (evaluators, writers, checkpoint policy) or carries it (mesh, workers, the data's place) may
+    change between two starts. Only the first process asks and writes; the others would race with it.
     """
+    if jax.process_index() > 0:
+        return
     file = folder / "config.json"
     plain = json.loads(json.dumps(config))
     if file.is_file():
-        free = ("evaluators", "writers", "checkpoint", "log_every", "mesh")
-        try:
-            there = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{file} is not readable as JSON ({error}); use a new --workdir") from error
-        old, new = (_leaves({k: v for k, v in c.items() if k not in free}) for c in (there, plain))
+        there = _read_json(file)
+        old, new = _deciding(there), _deciding(plain)
         names = sorted(k for k in old.keys() | new.keys() if old.get(k, "absent") != new.get(k, "absent"))
         if names:
             faults = [f"{k} is {old.get(k, 'absent')!r} there, {new.get(k, 'absent')!r} here" for k in names[:3]]
@@ -166,59 +177,14 @@ def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
         raise UsageError(f"{folder} is a file: give --workdir a new folder")
     elif folder.is_dir() and any(not item.name.startswith("config.json") for item in folder.iterdir()):
         raise UsageError(f"{folder} is not empty and holds no run: give --workdir a new folder")
-    if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        log.replace(file, json.dumps(plain, indent=2) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    log.replace(file, json.dumps(plain, indent=2) + "\n")
 
 
 def read_summary(folder: pathlib.Path) -> dict[str, Any]:
     """The run folder's `summary.json`, empty where there is none yet."""
     file = folder / "summary.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
-
-
-class _Journal:
-    """Reads metrics a little after they were made, stops at the first non-finite one, and logs means."""
-
-    def __init__(self, run, out, keeper, log_every, names):
-        self._run, self._out, self._keeper, self._log_every, self._names = run, out, keeper, log_every, names
-        self._pending = collections.deque()
-        self._window = []
-        self._began = time.monotonic() - log.seconds_so_far(run.folder, run.first_step)
-
-    def clock(self, step):
-        return {
-            "epoch": step / self._run.steps_per_epoch,
-            "images": step * self._run.batch_size,
-            "seconds": time.monotonic() - self._began,
-        }
-
-    def add(self, step, metrics):
-        self._pending.append((step, metrics))
-        while len(self._pending) > IN_FLIGHT_STEPS:
-            self._read()
-
-    def drain(self):
-        while self._pending:
-            self._read()
-
-    def _read(self):
-        step, metrics = self._pending.popleft()
-        values = dict(zip(self._names, np.asarray(metrics).tolist(), strict=True))
-        for name, value in values.items():
-            if not math.isfinite(value):
-                self._keeper.wait()
-                good = self._keeper.latest()
-                kept = f"the last good checkpoint is step {good}" if good else "no checkpoint was saved before"
-                raise RunError(
-                    f"{name} is {value} at step {step}: the run stops, and {kept} in {self._run.folder}; "
-                    "a lower learning rate, a warm-up or float32 usually helps (in a new --workdir)"
-                )
-        self._window.append(values)
-        if step % self._log_every == 0 or step == self._run.total_steps:
-            means = {f"train/{name}": sum(v[name] for v in self._window) / len(self._window) for name in self._names}
-            self._out.scalars(step, {**self.clock(step), **means})
-            self._window.clear()
+    return _read_json(file) if file.is_file() else {}
 
 
 def _evaluate(evaluators, trainer, state, out, step):
@@ -254,15 +220,31 @@ def _check_best(best, evaluators, scalars=None):
 
 def _show(batch, trainer, out):
     views = trainer.preprocess(batch, np.int32(0))
-    if jax.process_count() == 1:  # elsewhere no process sees the whole batch
-        shown = {name: np.asarray(view[:32]) for name, view in views.items() if view.ndim == 4}
-        out.images(0, {f"batch/{name}": log.grid(_stretched(view), columns=8) for name, view in shown.items()})
+    shown = {name: np.asarray(view[:32]) for name, view in views.items() if view.ndim == 4}
+    out.images(0, {f"batch/{name}": log.grid(_stretched(view), columns=8) for name, view in shown.items()})
 
 
 def _stretched(images):
     """Normalised images in [-1, 1], whatever mean and deviation they were normalised by."""
     low, high = np.quantile(images, (0.005, 0.995))
     return np.clip(2 * (images - low) / max(high - low, 1e-6) - 1, -1, 1)
+
+
+def _read_json(file):
+    try:
+        content = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{file} is damaged ({error}); put it right, or use a new --workdir") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{file} holds no JSON object; put it right, or use a new --workdir")
+    return content
+
+
+def _deciding(config):
+    """The leaves that decide the result: all but what watches, what carries, and where the data lie."""
+    carrying = ("evaluators", "writers", "checkpoint", "log_every", "mesh")
+    leaves = _leaves({key: value for key, value in config.items() if key not in carrying})
+    return {key: value for key, value in leaves.items() if key not in ("config.data.data_dir", "config.data.workers")}
 
 
 def _leaves(config, path="config"):

@@ -5,7 +5,6 @@ gradients are averaged by the compiler, so no method ever names an axis.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +21,8 @@ def data_parallel(devices: int | None = None) -> jax.sharding.Mesh:
         UsageError: when there are fewer devices than asked for, or fewer than one is asked for.
     """
     there = jax.devices()
+    if devices is not None and jax.process_count() > 1:
+        raise UsageError(f"devices={devices} cannot be set with several processes: each brings all of its devices")
     count = len(there) if devices is None else devices
     if not 1 <= count <= len(there):
         raise UsageError(f"devices={count}, but this machine has {len(there)} {there[0].platform} device(s)")
@@ -85,6 +86,6 @@ def any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
-def fetch(tree: Any) -> Any:
-    """Host copies of replicated arrays."""
-    return jax.tree.map(np.asarray, jax.device_get(tree))
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return jax.process_index() == 0

@@ -20,6 +20,7 @@ class Trainer:
         metric_names: what the entries of the metrics array are, in order.
         step: (state, batch) to (state, metrics float32 [m]); the state is donated, so the old one is void afterwards.
         preprocess: (batch, step) to what the method takes.
+        is_finite: whether every number of a state is finite, a bool scalar.
         exports: the method's exports as `types.Evaluator` describes them.
     """
 
@@ -64,6 +65,7 @@ class Trainer:
             in_shardings=(split, everywhere),
             out_shardings=split,
         )
+        self.is_finite = jax.jit(_is_finite)
         self._compiled = functools.cache(self._compile)
         self.exports = {name: functools.partial(self._call, name) for name in method.exports}
 
@@ -84,3 +86,8 @@ class Trainer:
         padded = np.pad(images, [(0, padding)] + [(0, 0)] * (images.ndim - 1))
         placed = meshes.put({"image": padded}, self._mesh)["image"]
         return np.asarray(self._compiled(name, preprocess)(state, placed))[: len(images)]
+
+
+def _is_finite(state):
+    floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floats]))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NewType, Protocol
 
 import flax.struct
@@ -13,7 +13,7 @@ Batch = Mapping[str, jax.Array]
 Metrics = Mapping[str, jax.Array]
 Export = Callable[["TrainState", jax.Array], jax.Array]
 Steps = NewType("Steps", int)
-"""A count of training steps; a config may write it as text, see `experiments.train --help` and `build.steps`."""
+"""A count of training steps; a config may write it as text, see `build.Clock.steps`."""
 
 
 class UsageError(Exception):
@@ -54,7 +54,7 @@ class Method(Protocol):
 
     @property
     def exports(self) -> Mapping[str, Export]:
-        """What others may ask of a trained state, as functions of (state, images in [-1, 1])."""
+        """What others may ask of a trained state, as functions of (state, preprocessed images)."""
 
 
 class Feed(Protocol):
@@ -64,8 +64,8 @@ class Feed(Protocol):
     batch_size: int
     spec: Mapping[str, jax.ShapeDtypeStruct]
 
-    def batches(self, mesh: jax.sharding.Mesh, seed: int, first_step: int) -> Iterator[Batch]:
-        """Global batches split over the mesh axis `data`, from `first_step` on, without end."""
+    def batches(self, mesh: jax.sharding.Mesh, seed: int, first_step: int) -> Generator[Batch, None, None]:
+        """Global batches split over the mesh axis `data`, from `first_step` on, without end; close it when done."""
 
 
 class Examples(Protocol):
@@ -73,6 +73,9 @@ class Examples(Protocol):
 
     examples: int
     class_names: tuple[str, ...]
+
+    def labels(self) -> np.ndarray:
+        """int32 [n], -1 where unknown; costs no decoding."""
 
     def batches(self) -> Iterator[Mapping[str, np.ndarray]]:
         """Host batches: `image` uint8 [b, h, w, c], `label` int32 [b] (-1 if unknown), `mask` bool [b]."""

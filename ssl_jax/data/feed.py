@@ -66,9 +66,15 @@ class Evaluation:
         self.examples = self._source.examples
         self.class_names = self._source.class_names
         self._size_px, self._batch_size = size_px, min(batch_size, self.examples)
+        if batch_size < 1:
+            raise UsageError(f"batch_size={batch_size}: a batch holds at least 1 image")
         if size_px is None and None in self._source.image_shape:
             raise UsageError(f"the images of {name!r} vary in size: give this data section a size_px")
         self._static = self._source.read_all() if size_px is None else None
+
+    def labels(self) -> np.ndarray:
+        """See `types.Examples.labels`."""
+        return self._source.labels() if self._static is None else self._static["label"]
 
     def batches(self) -> Iterator[Mapping[str, np.ndarray]]:
         """See `types.Examples.batches`."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_jax import losses, metrics, optim
-from ssl_jax.types import Batch, Export, Metrics, TrainState
+from ssl_jax.types import Batch, Export, Metrics, TrainState, UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,17 +39,27 @@ class SimSiam:
     stop_gradient: bool = True
 
     def init(self, key: jax.Array, spec: Mapping[str, jax.ShapeDtypeStruct]) -> TrainState:
-        """Fresh networks; `spec["view_1"]` gives the shape of one batch of views."""
+        """Fresh networks; `spec["view_1"]` gives the shape of one batch of views.
+
+        Raises:
+            UsageError: for a predictor whose output is not as wide as the projector's.
+        """
         keys = dict(zip(("encoder", "projector", "predictor"), jax.random.split(key, 3), strict=True))
         # Two images suffice: parameters do not depend on the batch size.
         flowing = jnp.zeros((2, *spec["view_1"].shape[1:]), spec["view_1"].dtype)
-        params, stats = {}, {}
+        params, stats, widths = {}, {}, {}
         for name, key in keys.items():
             network = getattr(self, name)
             variables = network.init(key, flowing, train=False)
             params[name] = variables["params"]
             stats[name] = variables.get("batch_stats", {})  # a network may have no batch norm
             flowing = network.apply(variables, flowing, train=False)
+            widths[name] = flowing.shape[-1]
+        if widths["predictor"] != widths["projector"]:
+            raise UsageError(
+                f"the predictor gives {widths['predictor']} numbers and the projector {widths['projector']}: "
+                "set `output` of both alike"
+            )
         opt = {"all": self.optimizer.init(params)}
         return TrainState(step=jnp.zeros([], jnp.int32), params=params, stats=stats, opt=opt, memory={})
 

@@ -20,7 +20,7 @@ LOWER_IS_BETTER = frozenset({"error", "loss", "deviation", "distance", "fid", "k
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """The run folder: `config.json`, `metrics.jsonl`, `summary.json`, `images/` and `arrays.npz`.
+    """The run folder: `metrics.jsonl`, `summary.json`, `images/` and `arrays.npz`.
 
     `metrics.jsonl` has one strict JSON object a line: `step`, `epoch`, `images`, `seconds`, then values by name, each
     line on disk as soon as it is said. JSON has no NaN and no infinity: they are written as null, said once a name on
@@ -57,7 +57,6 @@ class FilesWriter:
             run.folder.mkdir(parents=True, exist_ok=True)
         self._metrics_path = run.folder / "metrics.jsonl"
         self._take_over()
-        log.replace(run.folder / "config.json", json.dumps(run.config, indent=2) + "\n")
         with log.writing(self._metrics_path):
             self._metrics = self._metrics_path.open("a", encoding="utf-8")
         self._write_summary()

@@ -12,7 +12,7 @@ import numpy as np
 
 from ssl_jax import log, types
 
-_LATE_STEPS = 100
+_LATE_STEPS = 4
 
 
 @dataclasses.dataclass(frozen=True)
