@@ -92,6 +92,18 @@ def get_config():
             "steps": "30 epochs",
             "run": {"type": "evaluators.knn.KNN", "train": dict(train), "test": dict(test), "preprocess": dict(plain)},
         },
+        # The best checkpoint is chosen on training images, so that the test set chooses nothing.
+        "validation": {
+            "type": "loop.Every",
+            "steps": "30 epochs",
+            "run": {
+                "type": "evaluators.knn.KNN",
+                "train": {**train, "split": "train[:90%]"},
+                "test": {**train, "split": "train[90%:]"},
+                "preprocess": dict(plain),
+                "gallery": 0,
+            },
+        },
         "collapse": {
             "type": "loop.Every",
             "steps": "30 epochs",
@@ -114,7 +126,7 @@ def get_config():
         "type": "checkpoint.Policy",
         "every": "30 epochs",
         "keep_latest": 2,
-        "best": "eval/knn/accuracy_cosine_10",
+        "best": "eval/validation/accuracy_cosine_10",
     }
     config.writers = {
         "console": {"type": "writers.console.Console"},

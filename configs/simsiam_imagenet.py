@@ -95,6 +95,18 @@ def get_config():
             "steps": "10 epochs",
             "run": {"type": "evaluators.knn.KNN", "train": dict(train), "test": dict(test), "preprocess": dict(plain)},
         },
+        # The best checkpoint is chosen on training images, so that the test set chooses nothing.
+        "validation": {
+            "type": "loop.Every",
+            "steps": "10 epochs",
+            "run": {
+                "type": "evaluators.knn.KNN",
+                "train": {**train, "split": "train[:9%]"},
+                "test": {**train, "split": "train[9%:10%]"},
+                "preprocess": dict(plain),
+                "gallery": 0,
+            },
+        },
         "collapse": {
             "type": "loop.Every",
             "steps": "1 epochs",
@@ -105,7 +117,7 @@ def get_config():
         "type": "checkpoint.Policy",
         "every": "10 epochs",
         "keep_latest": 2,
-        "best": "eval/knn/accuracy_weighted_200",
+        "best": "eval/validation/accuracy_weighted_200",
     }
     config.writers = {
         "console": {"type": "writers.console.Console"},

@@ -110,6 +110,18 @@ def get_config(labels="unlabelled"):
                         "preprocess": dict(plain),
                     },
                 },
+                # The best checkpoint is chosen on training images, so that the test set chooses nothing.
+                "validation": {
+                    "type": "loop.Every",
+                    "steps": "10 epochs",
+                    "run": {
+                        "type": "evaluators.knn.KNN",
+                        "train": {**train, "split": "train[:90%]"},
+                        "test": {**train, "split": "train[90%:]"},
+                        "preprocess": dict(plain),
+                        "gallery": 0,
+                    },
+                },
                 "probe": {
                     "type": "loop.Every",
                     "steps": "100 %",
@@ -123,7 +135,7 @@ def get_config(labels="unlabelled"):
                 },
             }
         )
-        config.checkpoint.best = "eval/knn/accuracy_weighted_200"
+        config.checkpoint.best = "eval/validation/accuracy_weighted_200"
     config.writers = {
         "console": {"type": "writers.console.Console"},
         "files": {"type": "writers.files.Files"},
