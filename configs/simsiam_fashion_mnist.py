@@ -14,7 +14,7 @@ from ml_collections.config_dict import placeholder
 def get_config():
     config = ConfigDict()
     config.seed = 0
-    config.duration = "6 epochs"
+    config.duration = "5 epochs"
     config.log_every = "50 steps"
     config.data = {
         "type": "data.feed.training",

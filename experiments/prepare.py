@@ -21,7 +21,7 @@ from ssl_jax.data import prepare
 IMAGES = flags.DEFINE_string("images", "", "folder of image files; needs --name")
 NAME = flags.DEFINE_string("name", "", "what the data set made from --images is called")
 BROKEN = flags.DEFINE_enum("broken", "fatal", ["fatal", "skip"], "what a broken image file does to --images")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace a set that was made from other --images under this name")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace what is there under this name")
 TFDS = flags.DEFINE_string("tfds", "", "official TFDS data set: name, name:version or name/config")
 ARCHIVES = flags.DEFINE_string("archives", "", "folder with the archives of --tfds; nothing is fetched then")
 TFRECORD = flags.DEFINE_string("tfrecord", "", "folder of a TFDS data set in TFRecord form")

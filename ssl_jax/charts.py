@@ -34,7 +34,7 @@ svg text { font-family: inherit !important; }
 _NOTES = (
     (r"^train/.*loss", "What training makes small, averaged over the steps since the point before."),
     (r"^train/learning_rate", "The size of an update, as the schedule sets it."),
-    (r"knn.*accuracy", "The share of test images whose most similar training images are of the same class."),
+    (r"knn.*accuracy", "The share of test images that a vote of the most similar training images classifies rightly."),
     (r"accuracy", "The share of test images that are classified rightly."),
     (r"deviation", "How much the network's normalised output varies over images. Near 0 it has collapsed."),
     (r"rank", "How many directions the features really use; a fall to a few is a (partial) collapse."),
@@ -165,7 +165,7 @@ def _map(arrays: Mapping[str, np.ndarray], stem: str, row: str) -> str:
     for label in np.unique(labels):
         chosen = places[labels == label]
         colour = _RULE if label < 0 else _CLASS_COLOURS[label % len(_CLASS_COLOURS)]
-        marker = _MARKERS[label % len(_MARKERS)]
+        marker = _MARKERS[(label + label // len(_CLASS_COLOURS)) % len(_MARKERS)]
         axes.scatter(*chosen.T, s=18, color=colour, marker=marker, linewidths=0, alpha=0.75)
     for label in np.unique(labels[labels >= 0])[:30]:
         box = {"facecolor": _PANEL, "edgecolor": "none", "alpha": 0.75, "boxstyle": "round,pad=0.15"}
@@ -185,7 +185,7 @@ def _map(arrays: Mapping[str, np.ndarray], stem: str, row: str) -> str:
     axes.grid(visible=False)
     shares = f"{stem}/map_explained/{row}"
     held = f"The two axes hold {float(np.sum(arrays[shares])):.0%} of the variance." if shares in arrays else ""
-    svg = _svg(figure, f"Map of the features of {row}, coloured by class")
+    svg = _svg(figure, f"Map of the features of {row} in {stem}, coloured by class")
     return f"<figure><h3>{html.escape(row)}</h3>{svg}<figcaption>{held}</figcaption></figure>"
 
 

@@ -103,11 +103,13 @@ class Column:
 def table(summary: Mapping[str, Any]) -> tuple[list[str], list[Column]]:
     """Representations (the trained ones last) and columns, from entries `labels_1`, ..., `labels_all`, `knn`.
 
-    Each entry of the summary maps a representation to an accuracy, `labels_1_std` and so on to its spread.
+    Each entry of the summary maps a representation to an accuracy, `labels_1_std` and so on to its spread;
+    `knn_neighbours`, if there, is the k that the head of `knn` names.
     """
     names = sorted((name for name in summary if re.fullmatch(r"labels_\d+", name)), key=lambda name: int(name[7:]))
     names += [name for name in ("labels_all", "knn") if name in summary]
-    heads = {name: f"{name[7:]} labels" for name in names} | {"labels_1": "1 label", "knn": "kNN"}
+    knn = f"kNN (k={summary['knn_neighbours']})" if "knn_neighbours" in summary else "kNN"
+    heads = {name: f"{name[7:]} labels" for name in names} | {"labels_1": "1 label", "knn": knn}
     spreads = {name: summary[f"{name}_std"] if f"{name}_std" in summary else {} for name in names}
     columns = [Column(name, heads[name], _known(summary[name]), _known(spreads[name])) for name in names]
     return trained_last(row for column in columns for row in column.accuracies), columns

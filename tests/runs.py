@@ -28,7 +28,8 @@ def get_config():
     config.method.projector.output = 32
     config.method.predictor.hidden = 16
     config.method.predictor.output = 32
-    del config.evaluators.knn, config.evaluators.collapse, config.evaluators.probe
+    for name in list(config.evaluators):
+        del config.evaluators[name]
     del config.writers.page
     config.checkpoint.every = "5 steps"
     config.checkpoint.best = ""

@@ -56,6 +56,25 @@ def test_many_accuracies_keep_their_lines_apart():
     assert charts.accuracies(rows, [columns[0], log.Column("knn", "kNN", {}, {})]) == ""
 
 
+def test_no_two_of_eighty_classes_share_colour_and_marker():
+    labels = np.arange(80).repeat(2)
+    places = np.random.default_rng(0).normal(size=(160, 2))
+    chart = charts.maps({"eval/a/map/b": places, "eval/a/map_labels": labels})
+    drawn = re.findall(
+        r'<g id="[^"]*PathCollection_\d+">\s*<defs>\s*<path id="[^"]*" d="([^"]*)".*?fill: (#\w+)', chart, re.S
+    )
+    assert len(drawn) == len(set(drawn)) == 80
+
+
+def test_maps_of_one_row_from_two_evaluators_have_ids_of_their_own():
+    places, labels = np.arange(12.0).reshape(6, 2), np.array([0, 0, 0, 1, 1, 2])
+    arrays = {
+        f"eval/{name}/{key}": values for name in "ab" for key, values in (("map/x", places), ("map_labels", labels))
+    }
+    ids = re.findall(r'\bid="([^"]*)"', charts.maps(arrays))
+    assert ids and len(ids) == len(set(ids))
+
+
 def test_charts_have_the_colours_of_the_page_and_no_stand_in():
     arrays = {"eval/a/map/b": np.arange(12.0).reshape(6, 2), "eval/a/map_labels": np.array([-1, 0, 0, 1, 1, 2])}
     for chart in (draw_curve([0.5, 0.1]), charts.maps(arrays)):

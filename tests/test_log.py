@@ -108,6 +108,7 @@ def test_format_table():
         "simsiam     0.801 ± 0.021  0.900      1.000       0.980",
     ]
     assert log.format_table({"step": 1}) == ""
+    assert "kNN (k=7)" in log.format_table({**summary, "knn_neighbours": 7}).splitlines()[0]
 
 
 def test_an_accuracy_that_json_could_not_hold_is_absent():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import html.parser
+import json
 import re
 
 import numpy as np
@@ -60,6 +61,7 @@ def run(tmp_path):
 @pytest.fixture
 def written(run):
     writer = files.Files().start(run)
+    (run.folder / "config.json").write_text(json.dumps(run.config, indent=2))
     random = np.random.default_rng(0)
     for step in range(1, 201):
         values = {"epoch": step / 10, "images": step * 32, "seconds": step / 8}
@@ -173,6 +175,29 @@ def test_a_folder_without_a_run_is_a_usage_error(tmp_path):
 def test_a_damaged_file_is_named(run, written):
     (run.folder / "summary.json").write_text("{")
     with pytest.raises(types.RunError, match=r"summary\.json is damaged"):
+        report.write(run.folder)
+
+
+@pytest.mark.parametrize("kept", [0, 3, 200, -40])
+def test_a_damaged_array_file_is_named(run, written, kept):
+    path = run.folder / "arrays.npz"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(types.RunError, match=r"arrays\.npz is damaged"):
+        report.write(run.folder)
+
+
+@pytest.mark.parametrize("kept", [0, 20, -5])
+def test_a_cut_off_picture_is_named(run, written, kept):
+    path = run.folder / "images" / "batch_view_1-00000100.png"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(types.RunError, match=r"batch_view_1-00000100\.png is damaged"):
+        report.write(run.folder)
+
+
+def test_a_line_of_metrics_without_an_epoch_is_named(run, written):
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 201, "train/loss": 1.0}\n')
+    with pytest.raises(types.RunError, match=r"metrics\.jsonl is damaged \(no epoch on the line of step 201\)"):
         report.write(run.folder)
 
 

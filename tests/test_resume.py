@@ -30,34 +30,35 @@ def records(workdir):
 @pytest.mark.parametrize("feeding", ["resident", "stream"])
 def test_killed_run_ends_bit_for_bit_like_an_unbroken_one(setting, feeding):
     folder, config, env = setting
-    option = f"--config.data.feeding={feeding}"
+    option = (f"--config.data.feeding={feeding}", "--config.duration=150")
     whole, broken = folder / f"whole_{feeding}", folder / f"broken_{feeding}"
-    runs.train(config, whole, option, env=env)
+    runs.train(config, whole, *option, env=env)
 
     seed = time.time_ns() % 2**32
     print(f"kills drawn with seed {seed}")
     draw = random.Random(seed)
-    seen = []
+    seen, ended = [], []
     for _ in range(KILLS):
         child = subprocess.Popen(
-            runs.command(config, broken, option), env=env, cwd=runs.REPOSITORY, stdout=subprocess.DEVNULL
+            runs.command(config, broken, *option), env=env, cwd=runs.REPOSITORY, stdout=subprocess.DEVNULL
         )
         # With a save every 5 steps of a few milliseconds each, a save is nearly always under way.
-        goal, deadline = records(broken) + draw.randint(1, 14), time.monotonic() + 120
+        goal, deadline = records(broken) + draw.randint(1, 30), time.monotonic() + 120
         while records(broken) < goal and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        time.sleep(draw.random() * 0.2)
+        time.sleep(draw.random() * 0.05)
         child.send_signal(signal.SIGKILL)
-        child.wait()
+        ended.append(child.wait())
         seen.append(sorted(item.name for item in (broken / "checkpoints").iterdir()))
-    runs.train(config, broken, option, env=env)
+    assert ended.count(-signal.SIGKILL) >= KILLS - 1, "most kills must hit a run at work"
+    runs.train(config, broken, *option, env=env)
 
     expected, result = runs.networks(whole), runs.networks(broken)
     assert expected.keys() == result.keys()
     for name in expected:
         np.testing.assert_array_equal(result[name], expected[name], err_msg=f"{name}; checkpoints at each kill: {seen}")
     steps = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 61)), "every step is logged once"
+    assert steps == list(range(1, 151)), "every step is logged once"
     losses = [
         [json.loads(line)["train/loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
         for run in (whole, broken)
@@ -91,6 +92,16 @@ def test_finished_run_is_left_alone(setting):
     again = runs.train(config, workdir, "--config.duration=5", env=env)
     assert "finished at step 5" in again.stdout
     assert before == ((workdir / "metrics.jsonl").read_bytes(), (workdir / "summary.json").read_bytes())
+
+
+def test_run_killed_after_its_last_save_is_brought_to_its_end(setting):
+    folder, config, env = setting
+    workdir = folder / "nearly"
+    runs.train(config, workdir, "--config.duration=5", env=env)
+    summary = json.loads((workdir / "summary.json").read_text())
+    (workdir / "summary.json").write_text(json.dumps(summary | {"finished": False}))
+    runs.train(config, workdir, "--config.duration=5", env=env)
+    assert json.loads((workdir / "summary.json").read_text())["finished"]
 
 
 def test_another_config_is_refused_without_harm(setting):

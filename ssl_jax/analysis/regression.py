@@ -24,10 +24,12 @@ class Regression(NamedTuple):
     Attributes:
         coefficients: float32 [..., d, k].
         intercepts: float32 [..., k], centred over the classes.
+        converged: bool [...], whether `fit` reached its tolerance.
     """
 
     coefficients: jax.Array
     intercepts: jax.Array
+    converged: np.ndarray | bool = True
 
 
 def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
@@ -92,15 +94,16 @@ def fit(
         weights: float [n] or [s, n] that each row's loss is multiplied by; 0 leaves a row out. None: all 1.
         start: where to begin, coefficients [d, k] or [s, d, k]: a solution for another C or for other rows saves
             time and changes the answer by no more than the tolerance. None: zeros.
-        tolerance: bound on the Newton decrement over the square root of the number of rows: half its square is the
-            mean loss still to be won, in nats.
+        tolerance: bound on a diagonal estimate of the Newton decrement (the Hessian's diagonal stands for the Hessian)
+            over the square root of the number of rows: half its square is about the mean loss still to be won, in nats.
 
     Returns:
-        Coefficients [c, d, k], with [s, ...] before it where the features have it.
+        Coefficients [c, d, k], with [s, ...] before it where the features have it. A problem that has not reached the
+        tolerance after the last step is returned as it is, `converged` False.
 
     Raises:
         UsageError: no penalties, or one that is not positive.
-        RunError: a problem did not converge.
+        RunError: a result is not finite.
     """
     if not penalties or min(penalties) <= 0:
         raise types.UsageError(f"penalties={tuple(penalties)}: give at least one value of C, each above 0")
@@ -110,24 +113,28 @@ def fit(
     one_set = features.ndim == 2
     if one_set:
         features, labels, weights = features[None], labels[None], weights[None]
-        start = None if start is None else jax.tree.map(lambda array: array[None], start)
     if start is None:
         sets, _, width = features.shape
-        start = Regression(jnp.zeros((sets, width, classes)), jnp.zeros((sets, classes)))
+        begin = jnp.zeros((sets, width, classes)), jnp.zeros((sets, classes))
+    else:
+        begin = (jnp.asarray(start.coefficients, jnp.float32), jnp.asarray(start.intercepts, jnp.float32))
+        begin = tuple(array[None] for array in begin) if one_set else begin
     ascending = np.argsort(penalties)
     strengths = jnp.asarray(1 / np.asarray(penalties, np.float64)[ascending], jnp.float32)
     coefficients, intercepts, excess = jax.tree.map(
         lambda array: array[:, np.argsort(ascending)],
-        _fit_sets(features, labels, weights, start, strengths, jnp.float32(tolerance)),
+        _fit_sets(features, labels, weights, begin, strengths, jnp.float32(tolerance)),
     )
-    worst = np.asarray(excess).max(axis=0)
-    if not np.all(worst <= tolerance):
-        place = int(np.argmin(worst <= tolerance))
+    excess = np.asarray(excess)
+    finite = np.isfinite(excess + np.asarray(jnp.sum(coefficients, axis=(2, 3)) + jnp.sum(intercepts, axis=2)))
+    if not finite.all():
+        place = int(np.argmin(finite.all(axis=0)))
         raise types.RunError(
-            f"the logistic regression with C={penalties[place]:g} stopped at a decrement of {worst[place]:.1e} a row, "
-            f"wanted {tolerance:.0e}: check the features for values that are not finite, or leave out the largest C"
+            f"the logistic regression with C={penalties[place]:g} gave numbers that are not finite: check the features "
+            "for such values"
         )
-    fitted = Regression(coefficients, intercepts)
+    # Both sides of the comparison inside the loop were rounded to float32, which must not tell here.
+    fitted = Regression(coefficients, intercepts, excess <= 1.001 * tolerance)
     return jax.tree.map(lambda array: array[0], fitted) if one_set else fitted
 
 
@@ -153,7 +160,7 @@ def cross_entropy(
 
 
 def _each(count, regression, features, labels):
-    coefficients, intercepts = (np.asarray(array) for array in regression)
+    coefficients, intercepts = np.asarray(regression.coefficients), np.asarray(regression.intercepts)
     *leading, width, classes = coefficients.shape
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels, jnp.int32)
     problems = zip(coefficients.reshape(-1, width, classes), intercepts.reshape(-1, classes), strict=True)
@@ -188,8 +195,9 @@ def _fit_path(features, labels, weights, start, strengths, tolerance):
     rows, _ = features.shape
     features = jnp.where(weights[:, None] > 0, features, 0.0)
     inputs = jnp.concatenate([features, jnp.ones((rows, 1))], axis=1)
-    targets = jax.nn.one_hot(labels, start.intercepts.size)
-    solution = jnp.concatenate([start.coefficients.T, start.intercepts[:, None]], axis=1)
+    coefficients, intercepts = start
+    targets = jax.nn.one_hot(labels, intercepts.size)
+    solution = jnp.concatenate([coefficients.T, intercepts[:, None]], axis=1)
 
     def advance(solution, strength):
         solution, excess = _newton(solution, inputs, targets, weights[:, None], strength, tolerance)

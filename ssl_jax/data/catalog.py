@@ -103,6 +103,11 @@ def find_copy(folder: pathlib.Path) -> pathlib.Path:
     return newest
 
 
+def again(version_folder: pathlib.Path | str) -> str:
+    """The way out of a damaged set; it must go first, since what is there counts as prepared."""
+    return f"remove {version_folder} and prepare the data set again"
+
+
 def info(version_folder: pathlib.Path) -> dict:
     """The contents of a version folder's `dataset_info.json`.
 
@@ -113,7 +118,7 @@ def info(version_folder: pathlib.Path) -> dict:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise types.UsageError(f"{path} is damaged ({error}): prepare the data set again") from error
+        raise types.UsageError(f"{path} is damaged ({error}): {again(version_folder)}") from error
 
 
 def formats(version_folder: pathlib.Path) -> set[str]:

@@ -88,12 +88,29 @@ def scan(root: pathlib.Path) -> Listing:
     whatever its name; one that is merely named like an image is listed too, so that `inspect` can call it broken.
 
     Raises:
-        types.UsageError: no folder, no images, a class folder without images, or loose images beside class folders.
+        types.UsageError: no folder, one that cannot be read, no images, a class folder without images, loose images
+            beside class folders, or other folders beside split folders that have class folders.
     """
+    try:
+        return _scan(root)
+    except OSError as error:
+        raise types.UsageError(
+            f"cannot read {error.filename or root} ({error.strerror}): change its permissions, or move it away"
+        ) from error
+
+
+def _scan(root: pathlib.Path) -> Listing:
     if not root.is_dir():
         raise types.UsageError(f"{root} is not a folder: --images takes a folder of images or of class sub-folders")
     loose, folders = _loose(root), _folders(root)
-    if folders and not any(map(_image_like, loose)) and all(folder.name.lower() in SPLIT_NAMES for folder in folders):
+    named = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
+    rest = [folder for folder in folders if folder not in named]
+    if rest and any(map(_folders, named)):
+        raise types.UsageError(
+            f"{root} holds split folders ({_some(named)}) beside others ({_some(rest)}): "
+            "move the others away, or rename the split folders if they are classes"
+        )
+    if folders and not any(map(_image_like, loose)) and not rest:
         parts = [(folder.name.lower(), folder) for folder in folders]
     else:
         parts = [("train", root)]

@@ -31,7 +31,8 @@ def images(
         name: letters, digits and underscores.
         data_dir: where prepared sets lie; "" is TFDS's own default.
         broken: whether a file that does not decode stops everything before anything is written, or is left out.
-        overwrite: whether an earlier set that was made from other images under this name is replaced.
+        overwrite: whether an earlier set that was made from images under this name is replaced, even if it was made
+            from the same ones: it may be damaged.
 
     Raises:
         types.UsageError: the folder cannot be used, a file is broken, or the name is taken.
@@ -44,12 +45,14 @@ def images(
     earlier = write.origin(target)
     if earlier is None and target.parent.is_dir() and any(target.parent.iterdir()):
         raise types.UsageError(f"{target.parent} holds a data set that was not made from images: take another --name")
-    if earlier is not None and earlier["stamp"] == stamp:
-        return write.Prepared(target, ("already prepared from these files, nothing to do",))
+    if earlier is not None and "content" not in earlier:
+        raise types.UsageError(f"{target} was re-framed from TFRecord files: take another --name")
+    if earlier is not None and not overwrite and earlier["stamp"] == stamp:
+        return _already(target, "from these files", "replace it with --overwrite")
     found, complaints = folder.inspect(listing, broken)
     content_hash = folder.content_hash(found)
-    if earlier is not None and earlier["content"] == content_hash:
-        return write.Prepared(target, ("already prepared from the same images, nothing to do",))
+    if earlier is not None and not overwrite and earlier["content"] == content_hash:
+        return _already(target, "from the same images", "replace it with --overwrite")
     if earlier is not None and not overwrite:
         raise types.UsageError(
             f"{target} was prepared from other images ({earlier['root']}): "
@@ -90,15 +93,26 @@ def tfrecord_copy(source: str, data_dir: str = "") -> write.Prepared:
         types.RunError: a shard is missing, cut off or damaged.
     """
     version = catalog.find_copy(pathlib.Path(source).expanduser())
-    if "tfrecord" not in catalog.formats(version):
-        raise types.UsageError(f"{version} is in {', '.join(sorted(catalog.formats(version)))} form, not TFRecord")
-    info = tfds.builder_from_directory(version).info
-    info.set_file_format("tfrecord", override=True, override_if_initialized=True)
-    shards = [
-        (pathlib.Path(path), length)
-        for split in info.splits.values()
-        for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
-    ]
+    try:
+        contents = catalog.info(version)
+        there = catalog.formats(version)
+    except types.UsageError as error:
+        # Not `catalog`'s own way out: nobody should remove what may be the only copy.
+        raise types.UsageError(
+            f"{version / catalog.INFO} is damaged ({error.__cause__}): get the copy again"
+        ) from error
+    if "tfrecord" not in there:
+        raise types.UsageError(f"{version} is in {', '.join(sorted(there))} form, not TFRecord")
+    try:
+        info = tfds.builder_from_directory(version).info
+        info.set_file_format("tfrecord", override=True, override_if_initialized=True)
+        shards = [
+            (pathlib.Path(path), length)
+            for split in info.splits.values()
+            for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
+        ]
+    except write.UNREADABLE as error:
+        raise types.UsageError(f"{version} is an incomplete copy ({_one_line(error)}): get it again") from error
     for path, _ in shards:
         if not path.is_file():
             raise types.RunError(f"shard {path} is missing: get the file again")
@@ -106,7 +120,7 @@ def tfrecord_copy(source: str, data_dir: str = "") -> write.Prepared:
     origin = {"root": str(version.resolve()), "stamp": repr([(path.name, path.stat().st_size) for path, _ in shards])}
     if target.exists():
         if write.origin(target) == origin:
-            return write.Prepared(target, ("already prepared from this copy, nothing to do",))
+            return _already(target, "from this copy", catalog.again(target))
         raise types.UsageError(f"{target} exists already: remove it, or name another folder with --data_dir")
     with write.workspace(catalog.data_folder(data_dir)) as scratch:
         built = scratch / "copy"
@@ -116,7 +130,7 @@ def tfrecord_copy(source: str, data_dir: str = "") -> write.Prepared:
         for path in version.iterdir():
             if path.is_file() and ".tfrecord" not in path.name and f".{catalog.FORMAT}" not in path.name:
                 shutil.copyfile(path, built / path.name)
-        contents = catalog.info(version) | {"fileFormat": catalog.FORMAT}
+        contents = contents | {"fileFormat": catalog.FORMAT}
         contents.pop("alternativeFileFormats", None)
         (built / catalog.INFO).write_text(json.dumps(contents, indent=2))
         write.remember(built, origin)
@@ -143,7 +157,7 @@ def official(name: str, data_dir: str = "", archives: str = "") -> write.Prepare
     target = pathlib.Path(builder.data_dir)
     if target.exists():
         _check_official_copy(target)
-        return write.Prepared(target, ("already prepared, nothing to do",))
+        return _already(target, "", catalog.again(target))
     write.allow_without_tensorflow()
     unpacker = extractor._Extractor()
     if archives:
@@ -234,8 +248,13 @@ def _check_archives(builder: tfds.core.DatasetBuilder, archives: pathlib.Path) -
         addresses = []
     except _AskedError as asked:
         addresses = asked.args[0]
-    except Exception:  # a builder that does more than ask for its archives meets `_offline` when it runs in earnest
+    except Exception as error:  # a builder that does more than ask for its archives may raise anything here
         addresses = []
+        print(
+            f"the archives of {builder.name} are not checked beforehand ({type(error).__name__}: {_one_line(error)}); "
+            "one that is missing shows when the builder asks for it",
+            file=sys.stderr,
+        )
     known = [builder.url_infos[address] for address in addresses if address in builder.url_infos]
     missing = [info.filename for info in known if not (archives / info.filename).is_file()]
     if missing:
@@ -270,6 +289,13 @@ def _archives_hint(builder: tfds.core.DatasetBuilder) -> str:
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 400 else text[:400] + " ..."
+
+
+def _already(target: pathlib.Path, source: str, way: str) -> write.Prepared:
+    write.check_whole(target, way)
+    return write.Prepared(
+        target, (f"already prepared{source and ' '}{source}, nothing to do; if it is damaged, {way}",)
+    )
 
 
 def _publish(built: pathlib.Path, target: pathlib.Path, aside: pathlib.Path | None) -> None:

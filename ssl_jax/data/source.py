@@ -42,14 +42,14 @@ class Source:
         except (ValueError, OSError) as error:
             raise types.UsageError(
                 f"the description of data set {name!r} in {directory} is damaged "
-                f"({' '.join(str(error).split())}): prepare it again"
+                f"({' '.join(str(error).split())}): {catalog.again(directory)}"
             ) from error
         features = builder.info.features
         self.image_shape = _image_shape(features, name)
         label = features["label"] if "label" in features else None
         self._labelled = isinstance(label, tfds.features.ClassLabel)
         self.class_names = tuple(label.names) if self._labelled else ()
-        _check_split(builder.info, split, name)
+        _check_split(builder.info, split, name, directory)
         skipped = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
         self._records = builder.as_data_source(split, decoders={key: tfds.decode.SkipDecoding() for key in skipped})
         self.examples = len(self._records)
@@ -95,6 +95,23 @@ class Source:
                 image[index], label[index] = decoded["image"], decoded["label"]
         return {"image": image, "label": label}
 
+    def labels(self) -> np.ndarray:
+        """The labels of the whole split without decoding an image: int32 [n], -1 where unknown.
+
+        Raises:
+            types.RunError: a file is damaged.
+        """
+        label = np.full(self.examples, -1, np.int32)
+        # ArrayRecord keeps a record in one piece, so this reads the encoded images too, unless nothing is labelled.
+        for first in range(0, self.examples if self._labelled else 0, _AT_ONCE):
+            indices = range(first, min(first + _AT_ONCE, self.examples))
+            label[indices.start : indices.stop] = [record["label"] for record in self._fetch(list(indices))]
+        return label
+
+    def describe(self, index: int) -> str:
+        """Words that find one record again: its index and file name, the data set, split and folder."""
+        return self._describe(index, self._fetch([int(index)])[0])
+
     @property
     def bytes_when_resident(self) -> int | None:
         """How much memory all images take as uint8; None if they vary in size."""
@@ -108,7 +125,7 @@ class Source:
         except RuntimeError as error:
             raise types.RunError(
                 f"data set {self.name!r} split {self.split!r} in {self._directory} is damaged among records "
-                f"{indices[0]} to {indices[-1]} ({error}): prepare it again"
+                f"{indices[0]} to {indices[-1]} ({error}): {catalog.again(self._directory)}"
             ) from error
 
     def _decode(self, index: int, record: dict[str, Any]) -> dict[str, Any]:
@@ -116,11 +133,13 @@ class Source:
         try:
             image = transforms.decode(record["image"], channels)
         except ValueError as error:
-            raise types.RunError(f"{self._describe(index, record)} does not decode: {error}") from error
+            raise types.RunError(
+                f"{self._describe(index, record)} does not decode ({error}): {catalog.again(self._directory)}"
+            ) from error
         if any(declared not in (None, actual) for declared, actual in zip(size, image.shape, strict=False)):
             raise types.RunError(
                 f"{self._describe(index, record)} is {image.shape[0]}x{image.shape[1]} px "
-                f"where the data set declares {size[0]}x{size[1]}: prepare it again"
+                f"where the data set declares {size[0]}x{size[1]}: {catalog.again(self._directory)}"
             )
         return {"image": image, "label": int(record["label"]) if self._labelled else -1}
 
@@ -178,7 +197,7 @@ def _image_shape(features: Any, name: str) -> tuple[int | None, int | None, int]
     return height, width, 1 if channels == 1 else 3
 
 
-def _check_split(info: tfds.core.DatasetInfo, split: str, name: str) -> None:
+def _check_split(info: tfds.core.DatasetInfo, split: str, name: str, directory: str) -> None:
     asked = [re.split(r"[\[\s]", part.strip())[0] for part in split.split("+")]
     # A malformed slice is told apart first: `train[` is no unknown split.
     unknown = [part for part in asked if part not in info.splits and part != "all" and re.fullmatch(r"[\w-]+", part)]
@@ -199,4 +218,4 @@ def _check_split(info: tfds.core.DatasetInfo, split: str, name: str) -> None:
         raise types.UsageError(f"split {split!r} of data set {name!r} has no images: write for example {_SPLIT_FORMS}")
     for file in files:
         if not pathlib.Path(os.fspath(file.filename)).is_file():
-            raise types.UsageError(f"shard {file.filename} of data set {name!r} is missing: prepare the data set again")
+            raise types.UsageError(f"shard {file.filename} of data set {name!r} is missing: {catalog.again(directory)}")

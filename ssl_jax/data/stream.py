@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ssl_jax.data import transforms
 from ssl_jax.data.resident import check_size
-from ssl_jax.types import Batch, UsageError
+from ssl_jax.types import Batch, RunError, UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,8 @@ class HostCrop:
         size_px: side of the square crop.
         scale: area of the crop as a share of the image's, uniform between the two.
         ratio: width over height, log-uniform between the two.
-        views: independent crops of each image, `image_1`, `image_2`, ...; the augmentation on the device then crops no
-            more, and the two views are as independent as the paper's.
+        views: independent crops of each image, `image_1` and `image_2`: 2, which is what the methods take. The
+            augmentation on the device then crops no more, and the views are as independent as the paper's.
     """
 
     size_px: int
@@ -33,9 +33,10 @@ class HostCrop:
     views: int = 2
 
     def __post_init__(self):
-        for name in ("size_px", "views"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.size_px < 1:
+            raise UsageError(f"size_px is {self.size_px}: it must be at least 1")
+        if self.views != 2:
+            raise UsageError(f"views={self.views}: the methods here take 2")
         for name, most in (("scale", 1.0), ("ratio", math.inf)):
             low, high = getattr(self, name)
             if not 0.0 < low <= high <= most:
@@ -51,7 +52,7 @@ class Stream:
 
     def __init__(self, source: Any, batch_size: int, *, crop: HostCrop | None, workers: int, prefetch: int = 4):
         """Args:
-            source: random access to records {"image": uint8 [h, w, c], "label": int}.
+            source: random access to records {"image": uint8 [h, w, c], "label": int}; `describe(index)` names one.
             batch_size: images in a global batch.
             crop: needed where the images vary in size.
             workers: worker processes; 0 decodes in a thread of this one.
@@ -93,8 +94,13 @@ class Stream:
                 iterator.close()
 
     def host_batches(self, seed: int, first_step: int, process: int = 0, processes: int = 1) -> grain.IterDataset:
-        """This process's share of the batches from `first_step` on, as host arrays."""
-        order = _Epochs(self._source, seed, kept=self.examples // self.batch_size * self.batch_size)
+        """This process's share of the batches from `first_step` on, as host arrays.
+
+        Raises:
+            RunError: while iterating, an image that is smaller than the crop.
+        """
+        source = self._source if self._crop is None else _LargeEnough(self._source, self._crop.size_px)
+        order = _Epochs(source, seed, kept=self.examples // self.batch_size * self.batch_size)
         records = grain.MapDataset.source(order).seed(seed)
         # The draws come before the process's share is taken: they then belong to the global position.
         share = _Share(records.random_map(_Prepare(self._crop)), self.batch_size, process, processes)
@@ -105,6 +111,26 @@ class Stream:
             options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=self._prefetch)
             iterable = iterable.mp_prefetch(options)
         return iterable
+
+
+class _LargeEnough:
+    """A source whose images have at least `size_px` on their shorter side; here a record's index is still known."""
+
+    def __init__(self, source, size_px):
+        self._source, self._size_px = source, size_px
+
+    def __len__(self):
+        return len(self._source)
+
+    def __getitem__(self, index):
+        record = self._source[index]
+        height, width = record["image"].shape[:2]
+        if min(height, width) < self._size_px:
+            raise RunError(
+                f"{self._source.describe(index)} is {height}x{width} px, smaller than the crop of {self._size_px} px: "
+                f"lower the crop's size_px to {min(height, width)} or less, or remove the image"
+            )
+        return record
 
 
 class _Epochs:

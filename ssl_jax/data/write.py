@@ -29,6 +29,8 @@ from ssl_jax.data import catalog
 
 VERSION = "1.0.0"
 ORIGIN = "origin.json"
+# What TFDS raises on an incomplete or damaged description.
+UNREADABLE = (ValueError, OSError)
 Records = Callable[[], Iterator[tuple[str | int, Mapping[str, Any]]]]
 
 
@@ -150,22 +152,62 @@ def publish(built: pathlib.Path, target: pathlib.Path, aside: pathlib.Path | Non
         FileExistsError: `aside` is None and something is there, put there by another process perhaps.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if aside is not None:
-        os.rename(target, aside)
     try:
-        os.rename(built, target)
-    except OSError as error:
         if aside is not None:
+            os.rename(target, aside)
+        os.rename(built, target)
+    # Ctrl-C too must not leave the earlier set in a scratch folder that is about to be removed.
+    except BaseException as error:
+        if aside is not None and aside.exists() and not target.exists():
             os.rename(aside, target)
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise FileExistsError(errno.EEXIST, "another process put a data set there", str(target)) from error
         raise
 
 
 def origin(version_folder: pathlib.Path) -> dict[str, str] | None:
-    """What `remember` noted there, or None."""
+    """What `remember` noted there, or None.
+
+    Raises:
+        types.UsageError: the note is damaged.
+    """
     path = version_folder / ORIGIN
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        noted = json.loads(path.read_text())
+    except ValueError as error:
+        raise types.UsageError(f"{path} is damaged ({error}): {catalog.again(version_folder)}") from error
+    if not isinstance(noted, dict) or not {"root", "stamp"} <= noted.keys():
+        raise types.UsageError(f"{path} is damaged (no root and stamp in it): {catalog.again(version_folder)}")
+    return noted
+
+
+def check_whole(version_folder: pathlib.Path, way: str) -> None:
+    """Looks whether the description can be read and every shard is there; what is in the shards is not looked at.
+
+    Args:
+        version_folder: of a set in ArrayRecord form.
+        way: the way out, for the message.
+
+    Raises:
+        types.UsageError: something is missing.
+    """
+    try:
+        info = tfds.builder_from_directory(version_folder).info
+        info.set_file_format(catalog.FORMAT, override=True, override_if_initialized=True)
+        shards = [
+            pathlib.Path(path)
+            for split in info.splits.values()
+            for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
+            if length
+        ]
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise types.UsageError(f"the description in {version_folder} is damaged ({reason}): {way}") from error
+    missing = [path for path in shards if not path.is_file()]
+    if missing:
+        raise types.UsageError(f"shard {missing[0]} is missing: {way}")
 
 
 def remember(version_folder: pathlib.Path, origin: Mapping[str, str]) -> None:

@@ -42,8 +42,8 @@ class KNN:
             of both sets.
 
     Raises:
-        UsageError: a set without class names, sets whose class names differ, no protocol at all, or more neighbours
-            than training images; when called, an unlabelled image or an unknown export.
+        UsageError: a set without class names, sets whose class names differ, an unlabelled image, no protocol at all,
+            or more neighbours than training images; when called, an unknown export.
     """
 
     train: types.Examples
@@ -80,6 +80,12 @@ class KNN:
                 )
         if not self.temperature > 0:
             raise types.UsageError(f"evaluators.knn.KNN: temperature={self.temperature}; ask for one above 0, say 0.1")
+        for side in ("train", "test"):
+            missing = np.count_nonzero(getattr(self, side).labels() < 0)
+            if missing:
+                raise types.UsageError(
+                    f"evaluators.knn.KNN: {missing} images of its {side} set have no label; give a labelled split"
+                )
 
     def __call__(
         self,
@@ -99,12 +105,6 @@ class KNN:
 
         train, train_labels = metrics.collect(features, self.train.batches())
         test, test_labels = metrics.collect(features, self.test.batches())
-        for side, labels in (("train", train_labels), ("test", test_labels)):
-            if labels.min() < 0:
-                raise types.UsageError(
-                    f"evaluators.knn.KNN: {np.sum(labels < 0)} images of its {side} set have no label; "
-                    "give a labelled split"
-                )
         classes = len(self.train.class_names)
         most = max(self.weighted_neighbours or 1, self.cosine_neighbours or 1, min(_COLUMNS, len(train)))
         # One search serves both protocols and the picture: the first k of the most are the k nearest.

@@ -1,7 +1,6 @@
 """A quick linear probe on frozen features, beside the same probe on raw pixels and on an untrained encoder."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +14,6 @@ from ssl_jax.analysis import neighbours, pca, regression
 _RAW_PIXELS = "raw_pixels"
 _UNTRAINED = "untrained"
 _PIXEL_NUMBERS = 3072
-_THUMBNAIL_PX = 32
 # Half a millionth of a nat a row above the minimum: no accuracy moves.
 _TOLERANCE = 1e-3
 # On many images the search for C costs most, and what penalties differ by is far more than its ten-thousandth of a nat.
@@ -39,32 +37,33 @@ class LinearProbe:
     - `knn` is the majority of the nearest training images by cosine, on features as they are.
 
     Summary: `labels_<count>`, `labels_all` and `knn`, each an accuracy in [0, 1] by representation (for draws the
-    mean), `labels_<count>_std` the standard deviation over the draws (dividing by their number), `chosen_penalty` by
-    representation and count. Scalars are the same numbers as `labels_<count>/<representation>`. Arrays, for test images
-    evenly spread over the set: `map/<representation>` [n, 2] (principal components of all test features),
-    `map_explained/<representation>` [2] (their shares of the variance), `map_labels` [n] and `map_images` uint8
-    [n, h, w, c] (at most 32 px).
+    mean), `labels_<count>_std` the standard deviation over the draws (dividing by their number less one; 0 for a single
+    draw), `chosen_penalty` by representation and count, and `knn_neighbours`, the voters of `knn`. Scalars are the same
+    accuracies and deviations as `labels_<count>/<representation>`. Arrays, for test images evenly spread over the set:
+    `map/<representation>` [n, 2] (principal components of all test features), `map_explained/<representation>` [2]
+    (their shares of the variance), `map_labels` [n]; and `map_classes`, the class names. A regression that stopped
+    short of its minimum counts as it is, and an alarm names its representation and C.
 
     Attributes:
         train: the labelled training images.
         test: the labelled test images.
-        preprocess: uint8 images to what the export takes, and to raw pixels.
+        preprocess: uint8 images to what the export takes.
         export: the method's export that gives the features.
         name: what the trained representation is called in the results.
         labels_per_class: the counts of labels.
         draws: independent draws for each count.
         penalties: the values of C to choose from, scikit-learn's inverse strength.
-        baselines: of `raw_pixels` (preprocessed images as vectors, shrunk to at most 3,072 numbers) and `untrained`
-            (the state that the run began with).
+        baselines: of `raw_pixels` (the stored images over 255 as vectors, at their own size or, above 3,072 numbers,
+            shrunk to that many) and `untrained` (the state that the run began with).
         neighbours: voters of `knn`.
         validation_share: the share of every class of the training set that is held out.
         seed: of the held-out images and the draws.
         map_examples: the most test images on a map.
 
     Raises:
-        UsageError: a set without class names, sets whose class names differ, an unknown baseline, a name that is one,
-            a count, share or list out of range; when called, an unknown export, an unlabelled image, or a class with
-            too few images for a draw.
+        UsageError: a set without class names, sets whose class names differ, an unlabelled image, an unknown baseline,
+            a name that is one, a count, share or list out of range, a class with too few images for a draw; when
+            called, an unknown export.
     """
 
     train: types.Examples
@@ -114,6 +113,13 @@ class LinearProbe:
             )
         if not 0 < self.validation_share < 1:
             raise types.UsageError(f"{here}: validation_share={self.validation_share}; give one between 0 and 1")
+        for side in ("train", "test"):
+            missing = np.count_nonzero(getattr(self, side).labels() < 0)
+            if missing:
+                raise types.UsageError(
+                    f"{here}: {missing} images of its {side} set have no label; give a labelled split"
+                )
+        self._check_draws(self.train.labels())
 
     def __call__(
         self,
@@ -134,50 +140,53 @@ class LinearProbe:
         def represent(images):
             rows = {row: encode(each, images, self.preprocess) for row, each in states.items()}
             if _RAW_PIXELS in self.baselines:
-                rows[_RAW_PIXELS] = np.asarray(_pixels(images, preprocess=self.preprocess))
+                rows[_RAW_PIXELS] = np.asarray(_pixels(images))
             return {row: np.asarray(array, np.float32).reshape(len(array), -1) for row, array in rows.items()}
 
         train, train_labels = metrics.collect(represent, self.train.batches())
         test, test_labels = metrics.collect(represent, self.test.batches())
-        for side, labels in (("train", train_labels), ("test", test_labels)):
-            if labels.min() < 0:
-                raise types.UsageError(
-                    f"evaluators.linear.LinearProbe: {np.sum(labels < 0)} images of its {side} set have no label; "
-                    "give a labelled split"
-                )
         held_out = self._held_out(train_labels)
         draws = self._draws(train_labels, held_out)
-        summary: dict[str, Any] = {"chosen_penalty": {}}
+        summary: dict[str, Any] = {}
+        chosen_penalties: dict[str, dict] = {}
         arrays: dict[str, np.ndarray] = {}
+        alarms = []
         shown = np.linspace(0, len(test_labels) - 1, min(self.map_examples, len(test_labels))).round().astype(np.int64)
         for row in (*self.baselines, self.name):
             features = regression.rotate(*regression.standardise(train[row], test[row]))
-            numbers, chosen = self._probe(*features, train_labels, test_labels, held_out, draws)
+            numbers, chosen, unfinished = self._probe(*features, train_labels, test_labels, held_out, draws)
             found = neighbours.knn(
                 train[row], train_labels, test[row], classes=len(self.train.class_names), k=self.neighbours
             )
             numbers["knn"] = float(np.mean(found == test_labels))
             for key, value in numbers.items():
                 summary.setdefault(key, {})[row] = value
-            summary["chosen_penalty"][row] = chosen
+            chosen_penalties[row] = chosen
+            if unfinished:
+                alarms.append(
+                    f"The logistic regression on {row} with C={', '.join(f'{penalty:g}' for penalty in unfinished)} "
+                    "stopped before it converged, so its accuracies are approximate: leave that C out of penalties"
+                )
             principal = pca.pca(test[row], 2)
             arrays[f"map/{row}"] = principal.projected[shown]
             arrays[f"map_explained/{row}"] = principal.explained_variance_ratio
         arrays["map_labels"] = test_labels[shown]
-        arrays["map_images"] = _thumbnails(metrics.pick(self.test.batches(), shown))
-        scalars = {
-            f"{key}/{row}": value
-            for key, by_row in summary.items()
-            if key != "chosen_penalty"
-            for row, value in by_row.items()
-        }
-        return types.Report(scalars=scalars, arrays=arrays, summary=summary)
+        arrays["map_classes"] = np.asarray(self.test.class_names, dtype=np.str_)
+        scalars = {f"{key}/{row}": value for key, by_row in summary.items() for row, value in by_row.items()}
+        summary |= {"chosen_penalty": chosen_penalties, "knn_neighbours": self.neighbours}
+        return types.Report(scalars=scalars, arrays=arrays, summary=summary, alarms=tuple(alarms))
 
-    def _probe(self, train, test, train_labels, test_labels, held_out, draws) -> tuple[dict, dict]:
-        """One representation's accuracies by name, and its chosen C by name."""
-        fit = functools.partial(regression.fit, classes=len(self.train.class_names))
+    def _probe(self, train, test, train_labels, test_labels, held_out, draws) -> tuple[dict, dict, list[float]]:
+        """One representation's accuracies by name, its chosen C by name, and every C that did not converge."""
         penalties = sorted(self.penalties)
-        numbers, chosen = {}, {}
+        numbers, chosen, unfinished = {}, {}, set()
+
+        def fit(*arguments, penalties, **more):
+            fitted = regression.fit(*arguments, classes=len(self.train.class_names), penalties=penalties, **more)
+            converged = np.asarray(fitted.converged).reshape(-1, len(penalties)).all(axis=0)
+            unfinished.update(penalty for penalty, done in zip(penalties, converged, strict=True) if not done)
+            return fitted
+
         most = max((rows.shape[1] for rows in draws.values()), default=0)
         for count, rows in draws.items():
             # Filled up to one length with rows of weight 0, so that one compiled program serves all counts.
@@ -191,13 +200,32 @@ class LinearProbe:
             at_best = regression.Regression(fitted.coefficients[:, best], fitted.intercepts[:, best])
             accuracies = regression.accuracy(at_best, test, test_labels)
             numbers[f"labels_{count}"] = float(accuracies.mean())
-            numbers[f"labels_{count}_std"] = float(accuracies.std())
+            numbers[f"labels_{count}_std"] = float(accuracies.std(ddof=1)) if self.draws > 1 else 0.0
             chosen[f"labels_{count}"] = penalties[best]
         one, penalty = _choose(fit, train, train_labels, held_out, penalties)
         whole = fit(train, train_labels, penalties=(penalty,), start=one, tolerance=_TOLERANCE)
         numbers["labels_all"] = float(regression.accuracy(whole, test, test_labels)[0])
         chosen["labels_all"] = penalty
-        return numbers, chosen
+        return numbers, chosen, sorted(unfinished)
+
+    def _check_draws(self, labels: np.ndarray) -> None:
+        """Raises for what no draw could give, by counting alone, so that a large set costs nothing."""
+        here = "evaluators.linear.LinearProbe"
+        members = np.bincount(labels, minlength=len(self.train.class_names))
+        held_out = np.rint(self.validation_share * members).astype(int)
+        if not held_out.any():
+            raise types.UsageError(
+                f"{here}: validation_share={self.validation_share} holds out no image of {len(labels)} in "
+                f"{len(members)} classes; enlarge it"
+            )
+        fewest = int(np.argmin(members - held_out))
+        left = members[fewest] - held_out[fewest]
+        for count in self.labels_per_class:
+            if left < count:
+                raise types.UsageError(
+                    f"{here}: labels_per_class holds {count}, but class {self.train.class_names[fewest]!r} has "
+                    f"{left} training images beside the held-out ones; leave {count} out"
+                )
 
     def _held_out(self, labels: np.ndarray) -> np.ndarray:
         """Bool [n]: the training images that choose penalties, the same share of every class."""
@@ -206,11 +234,6 @@ class LinearProbe:
         for label in range(len(self.train.class_names)):
             members = order[labels[order] == label]
             held_out[members[: round(self.validation_share * len(members))]] = True
-        if not held_out.any():
-            raise types.UsageError(
-                f"evaluators.linear.LinearProbe: validation_share={self.validation_share} holds out no image of "
-                f"{len(labels)} in {len(self.train.class_names)} classes; enlarge it"
-            )
         return held_out
 
     def _draws(self, labels: np.ndarray, held_out: np.ndarray) -> dict[int, np.ndarray]:
@@ -221,12 +244,6 @@ class LinearProbe:
             order = order[~held_out[order]]
             members = [order[labels[order] == label] for label in range(len(self.train.class_names))]
             for count, draws in picked.items():
-                for name, ours in zip(self.train.class_names, members, strict=True):
-                    if len(ours) < count:
-                        raise types.UsageError(
-                            f"evaluators.linear.LinearProbe: labels_per_class holds {count}, but class {name!r} has "
-                            f"{len(ours)} training images beside the held-out ones; leave {count} out"
-                        )
                 draws.append(np.concatenate([ours[:count] for ours in members]))
         return {count: np.stack(draws) for count, draws in picked.items()}
 
@@ -247,23 +264,12 @@ def _choose(fit, train, labels, held_out, penalties) -> tuple[regression.Regress
     return chosen
 
 
-@functools.partial(jax.jit, static_argnames="preprocess")
-def _pixels(images: jax.Array, *, preprocess: Callable) -> jax.Array:
-    images = preprocess(images)
+@jax.jit
+def _pixels(images: jax.Array) -> jax.Array:
+    images = images.astype(jnp.float32) / 255
     count, height, width, channels = images.shape
     if height * width * channels > _PIXEL_NUMBERS:
         scale = (_PIXEL_NUMBERS / (height * width * channels)) ** 0.5
         size = (max(1, int(height * scale)), max(1, int(width * scale)))
         images = jax.image.resize(images, (count, *size, channels), "linear")
     return images.reshape(count, -1)
-
-
-def _thumbnails(images: np.ndarray) -> np.ndarray:
-    """uint8 [n, h, w, c], the longer side at most 32 px."""
-    count, height, width, channels = images.shape
-    longer = max(height, width)
-    if longer <= _THUMBNAIL_PX:
-        return images
-    size = tuple(max(1, round(side * _THUMBNAIL_PX / longer)) for side in (height, width))
-    shrunk = jax.image.resize(jnp.asarray(images, jnp.float32), (count, *size, channels), "linear")
-    return np.clip(np.rint(np.asarray(shrunk)), 0, 255).astype(np.uint8)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ssl_jax import log, types
 
-LOWER_IS_BETTER = frozenset({"error", "loss", "deviation", "distance", "fid", "kid"})
+LOWER_IS_BETTER = frozenset({"error", "loss", "distance", "fid", "kid"})
 """Words (parts of a scalar's name between `/` and `_`) that make the smallest value the best one in `summary.json`."""
 
 
@@ -28,10 +28,11 @@ class Files:
     therefore have said everything up to a step before that step's checkpoint is saved.
 
     `summary.json` holds `last` (every scalar) and `best` (`eval/` scalars, with their step; the largest, unless the
-    name says one of `LOWER_IS_BETTER`), `step`, `total_steps`, `finished` (false until `summary` says otherwise),
-    `wall_seconds` (added up over resumes), `seed`, device, versions, `commit`, `alarms`, and on top what `summary` was
-    told, which has precedence. JSON files are replaced whole, so a reader never meets half a file. A disk that does not
-    take them raises `types.RunError` with the path.
+    name says one of `LOWER_IS_BETTER`; of a `<name>_std` and of a level called `healthy` none is better), `step`,
+    `total_steps`, `finished` (false until `summary` says otherwise), `wall_seconds` (added up over resumes), `seed`,
+    device, versions, `commit`, `alarms`, and on top what `summary` was told, which has precedence. JSON files are
+    replaced whole, so a reader never meets half a file. A disk that does not take them raises `types.RunError` with the
+    path.
     """
 
     def start(self, run: types.Run) -> types.Writer:
@@ -145,7 +146,8 @@ class FilesWriter:
             if value is None or name in log.COUNTS:
                 continue
             self._last[name] = value
-            if name.startswith("eval/"):
+            parts = name.split("/")
+            if parts[0] == "eval" and parts[-1] != "healthy" and not any(part.endswith("_std") for part in parts):
                 sign = -1 if LOWER_IS_BETTER & set(re.split(r"[/_]", name.lower())) else 1
                 if name not in self._best or sign * value > sign * self._best[name]["value"]:
                     self._best[name] = {"value": value, "step": step}

@@ -14,7 +14,7 @@ from ssl_jax import log, report, types
 class Page:
     """Writes `report.html` into the run folder when the run ends; belongs after `files.Files`, whose files it reads.
 
-    Where the page cannot be made, as without matplotlib, it says so and writes nothing.
+    Where the page cannot be made, as without matplotlib or from a damaged file, it says so and writes nothing.
     """
 
     def start(self, run: types.Run) -> types.Writer:
@@ -42,5 +42,5 @@ class PageWriter:
     def close(self) -> None:
         try:
             print(f"report: {report.write(self._folder)}", flush=True)
-        except types.UsageError as error:  # a run that is done must not fail for want of its page
+        except (types.UsageError, types.RunError) as error:  # a run that is done must not fail for want of its page
             log.say(f"no report.html: {error}")

@@ -131,8 +131,17 @@ def test_standardise_uses_the_first_array_alone_and_leaves_constant_columns_fini
 def test_features_that_are_not_finite_are_an_error():
     features = np.random.default_rng(5).normal(size=(30, 4))
     features[3, 2] = np.nan
-    with pytest.raises(types.RunError, match="C=1 stopped"):
+    with pytest.raises(types.RunError, match="C=1 gave numbers that are not finite"):
         regression.fit(features, np.arange(30) % 3, classes=3, penalties=(1.0,))
+
+
+def test_a_problem_that_is_not_solved_is_returned_and_says_so(digits):
+    train, labels, _, _ = digits
+    # No float32 gradient is this small, so the steps run out; the answer is as good as float32 makes it.
+    fitted = regression.fit(train[:60], labels[:60], classes=10, penalties=(0.1,), tolerance=1e-12)
+    assert not fitted.converged[0]
+    agrees(fitted, 0, reference(train[:60], labels[:60], 0.1))
+    assert regression.fit(train[:60], labels[:60], classes=10, penalties=(0.1, 1.0)).converged.tolist() == [True, True]
 
 
 @pytest.mark.parametrize("penalties", [(), (1.0, 0.0), (-1.0,)])

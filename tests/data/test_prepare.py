@@ -240,9 +240,10 @@ def test_unusable_folders(tmp_path, photos, data_dir):
 def test_the_same_name_again(photos, data_dir):
     make = lambda **named: prepare.images(str(photos), "mine", str(data_dir), **named)  # noqa: E731
     shards = {path: path.read_bytes() for path in make().directory.iterdir()}
-    assert make().notes == ("already prepared from these files, nothing to do",)
+    again = "nothing to do; if it is damaged, replace it with --overwrite"
+    assert make().notes == (f"already prepared from these files, {again}",)
     os.utime(photos / "cat" / "0.png")
-    assert make().notes == ("already prepared from the same images, nothing to do",)
+    assert make().notes == (f"already prepared from the same images, {again}",)
     save(photos / "cat" / "0.png", pixels(99, 8, 10, 3))
     expect(r"1.0.0 was prepared from other images .*--overwrite, or take another --name", make)
     assert {path: path.read_bytes() for path in (data_dir / "mine" / "1.0.0").iterdir()} == shards
@@ -282,6 +283,81 @@ def test_a_failure_leaves_the_earlier_set_alone(photos, data_dir, monkeypatch, f
     monkeypatch.undo()
     assert {path: path.read_bytes() for path in target.iterdir()} == before
     assert [path.name for path in data_dir.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("touched", [False, True], ids=["same files", "same images"])
+def test_a_damaged_set_is_rebuilt_with_overwrite(photos, data_dir, touched):
+    made = prepare.images(str(photos), "mine", str(data_dir)).directory
+    shard = next(made.glob("*.array_record*"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100])
+    if touched:
+        os.utime(photos / "cat" / "0.png")
+    assert prepare.images(str(photos), "mine", str(data_dir), overwrite=True).notes == ()
+    assert shard.read_bytes() == whole
+    for name, message in ((shard.name, "shard .* is missing"), ("features.json", "description in .* is damaged")):
+        (made / name).unlink()
+        expect(f"{message}.*: replace it with --overwrite", prepare.images, str(photos), "mine", str(data_dir))
+    prepare.images(str(photos), "mine", str(data_dir), overwrite=True)
+    assert len(by_id(data_dir, "mine")) == 6
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_damaged_origin_is_named(photos, data_dir, text):
+    made = prepare.images(str(photos), "mine", str(data_dir)).directory
+    (made / write.ORIGIN).write_text(text)
+    expect(rf"mine/1.0.0/origin.json is damaged .*: remove {made}", prepare.images, str(photos), "mine", str(data_dir))
+
+
+@pytest.mark.parametrize("when", ["before the first", "after the first", "before the second", "after the second"])
+def test_an_interrupted_exchange_is_rolled_back(photos, data_dir, monkeypatch, when):
+    target = prepare.images(str(photos), "mine", str(data_dir)).directory
+    before = {path: path.read_bytes() for path in target.iterdir()}
+    save(photos / "cat" / "0.png", pixels(99, 8, 10, 3))
+    real = os.rename
+
+    def interrupted(old, new):
+        # Only the two of the exchange, and each but once: the roll-back renames too.
+        this = "first" if old == target else "second" if new == target else None
+        if when == f"before the {this}":
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        real(old, new)
+        if when == f"after the {this}":
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.images(str(photos), "mine", str(data_dir), overwrite=True)
+    assert (before == {path: path.read_bytes() for path in target.iterdir()}) == (when != "after the second")
+    assert len(by_id(data_dir, "mine")) == 6
+    assert [path.name for path in data_dir.iterdir()] == ["mine"]
+
+
+def test_split_folders_beside_other_folders(tmp_path, data_dir):
+    for path in ("train/a/1.png", "test/a/2.png", "extra/3.png"):
+        save(tmp_path / "in" / path, pixels(0, 4, 4, 3))
+    message = r"in holds split folders \(test, train\) beside others \(extra\): move the others away, or rename"
+    expect(message, prepare.images, str(tmp_path / "in"), "mine", str(data_dir))
+    # A class may be called train.
+    for path in ("train/1.png", "bus/2.png"):
+        save(tmp_path / "vehicles" / path, pixels(0, 4, 4, 3))
+    prepare.images(str(tmp_path / "vehicles"), "vehicles", str(data_dir))
+    assert source.open_source("vehicles", "train", str(data_dir)).class_names == ("bus", "train")
+
+
+def test_a_folder_that_cannot_be_read_is_named(photos, data_dir, monkeypatch):
+    real = pathlib.Path.iterdir
+
+    def refuse(self):
+        if self.name == "dog":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return real(self)
+
+    # Not by its permissions, which do not hold the superuser back.
+    monkeypatch.setattr(pathlib.Path, "iterdir", refuse)
+    expect(rf"cannot read {photos}/dog \(Permission denied\)", prepare.images, str(photos), "mine", str(data_dir))
 
 
 def test_a_name_that_another_kind_of_set_has(photos, data_dir):
@@ -346,7 +422,12 @@ def test_official_builder_from_local_archives(archives, data_dir, monkeypatch):
     wanted |= {image.tobytes(): index % 10 for index, image in enumerate(expected[30:])}
     assert {image.tobytes(): int(label) for image, label in zip(*everything.values(), strict=True)} == wanted
     assert sorted(path.name for path in data_dir.iterdir()) == ["fashion_mnist"]
-    assert official(archives, data_dir).notes == ("already prepared, nothing to do",)
+    (note,) = official(archives, data_dir).notes
+    made = data_dir / "fashion_mnist" / "3.0.1"
+    assert note == f"already prepared, nothing to do; if it is damaged, remove {made} and prepare the data set again"
+    shard = next(made.glob("*-test.array_record*"))
+    shard.unlink()
+    expect(f"shard {shard} is missing: remove {made} and prepare", official, archives, data_dir)
 
 
 def no_network(*_):
@@ -387,6 +468,19 @@ def test_an_archive_that_a_builder_asks_for_later_is_not_fetched(archives, data_
     time.sleep(0.1)
     assert len(started) == len(ended)
     assert [path for path in data_dir.rglob("*") if path.name != "fashion_mnist"] == []
+
+
+def test_a_builder_that_cannot_say_what_it_wants_is_run_all_the_same(archives, data_dir, monkeypatch, capsys):
+    cls, real = tfds.builder_cls("fashion_mnist"), tfds.builder_cls("fashion_mnist")._split_generators
+
+    def asks_for_more(self, manager):
+        # TFDS's own manager has this name and a recorder has not.
+        return real(self, manager) if manager.dataset_name == "" else None
+
+    monkeypatch.setattr(tfds.download.DownloadManager, "dataset_name", "", raising=False)
+    monkeypatch.setattr(cls, "_split_generators", asks_for_more)
+    assert official(archives, data_dir).notes == ()
+    assert "the archives of fashion_mnist are not checked beforehand (AttributeError: " in capsys.readouterr().err
 
 
 def test_unknown_official_sets(data_dir):
@@ -465,7 +559,10 @@ def test_tfrecord_copy_round_trip(tfrecord_set, photos, tmp_path):
     assert all(ours[key][0] == first[key][0] and ours[key][1]["label"] == first[key][1]["label"] for key in first)
     assert source.open_source("mine", "train", str(tmp_path / "new")).class_names == ("cat", "dog")
     again = prepare.tfrecord_copy(str(tfrecord_set), str(tmp_path / "new"))
-    assert again.notes == ("already prepared from this copy, nothing to do",)
+    assert len(again.notes) == 1 and again.notes[0].startswith("already prepared from this copy, nothing to do; if")
+    message = "mine/1.0.0 was re-framed from TFRecord files: take another --name"
+    expect(message, prepare.images, str(photos), "mine", str(tmp_path / "new"))
+    expect(message, prepare.images, str(photos), "mine", str(tmp_path / "new"), overwrite=True)
     expect(r"mine/1.0.0 exists already", prepare.tfrecord_copy, str(tfrecord_set), str(tmp_path / "first"))
     expect(r"is in array_record form, not TFRecord", prepare.tfrecord_copy, str(tmp_path / "new" / "mine"))
     expect(r"photos holds no TFDS data", prepare.tfrecord_copy, str(photos))
@@ -491,6 +588,22 @@ def test_damaged_shards_are_named(tfrecord_set, tmp_path, damage, message):
     new = tmp_path / "new"
     expect(message, prepare.tfrecord_copy, str(tfrecord_set), str(new), error=types.RunError)
     assert not new.exists() or not any(new.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("features.json", None, r"old/mine/1.0.0 is an incomplete copy \(.*\): get it again"),
+        ("features.json", "{", r"old/mine/1.0.0 is an incomplete copy \(.*\): get it again"),
+        ("features.json", "{}", r"old/mine/1.0.0 is an incomplete copy \(.*\): get it again"),
+        ("dataset_info.json", "{", r"dataset_info.json is damaged \(.*\): get the copy again"),
+    ],
+)
+def test_incomplete_copies_are_named(tfrecord_set, tmp_path, name, text, message):
+    (tfrecord_set / name).unlink()
+    if text is not None:
+        (tfrecord_set / name).write_text(text)
+    expect(message, prepare.tfrecord_copy, str(tfrecord_set), str(tmp_path / "new"))
 
 
 # The command

@@ -7,7 +7,7 @@ from absl import flags
 from jax.sharding import PartitionSpec
 
 from ssl_jax.data.stream import HostCrop, Stream
-from ssl_jax.types import UsageError
+from ssl_jax.types import RunError, UsageError
 
 EXAMPLES, BATCH = 20, 6  # three steps an epoch, two images left over
 
@@ -27,6 +27,9 @@ class Numbers:
     def __getitem__(self, index):
         assert 0 <= index < self.examples
         return {"image": np.full(self.image_shape, index, np.uint8), "label": index}
+
+    def describe(self, index):
+        return f"record {index} of {self.name}"
 
 
 class Photographs(Numbers):
@@ -147,9 +150,9 @@ def test_crops_of_an_image_differ_from_epoch_to_epoch():
 
 
 def test_crops_cover_the_areas_asked_for():
-    feed = stream(Photographs(), crop=HostCrop(size_px=8, scale=(0.9, 1.0), ratio=(0.8, 1.25), views=1))
+    feed = stream(Photographs(), crop=HostCrop(size_px=8, scale=(0.9, 1.0), ratio=(0.8, 1.25)))
     (batch,) = host_batches(feed, 1)
-    assert set(batch) == {"image_1", "label"}
+    assert set(batch) == {"image_1", "image_2", "label"}
     # A crop of nearly everything has nearly the whole gradient, of which 250 is the end, along its longer cut.
     spread = [np.ptp(batch["image_1"][..., k].astype(int), axis=(1, 2)) for k in (0, 1)]
     assert np.maximum(*spread).min() > 180
@@ -201,7 +204,8 @@ def test_varying_sizes_need_a_crop():
     ("arguments", "words"),
     [
         ({"size_px": 0}, "size_px is 0"),
-        ({"size_px": 8, "views": 0}, "views is 0"),
+        ({"size_px": 8, "views": 1}, "views=1: the methods here take 2"),
+        ({"size_px": 8, "views": 3}, "views=3: the methods here take 2"),
         ({"size_px": 8, "scale": (0.0, 1.0)}, r"scale is \(0.0, 1.0\)"),
         ({"size_px": 8, "scale": (0.5, 1.5)}, "scale is"),
         ({"size_px": 8, "ratio": (2.0, 1.0)}, "ratio is"),
@@ -227,3 +231,14 @@ def test_a_broken_record_reaches_the_training(devices):
     batches = stream(Broken()).batches(devices, 0, 0)
     with pytest.raises(ValueError, match=r"record [0-9]+ is broken"):
         next(batches)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_smaller_than_the_crop_is_named(workers):
+    # The shorter side of image i is 20 + i px in the first half, and longer than 22 px in the second.
+    message = (
+        r"record (0|1) of photographs is 2[01]x4[45] px, smaller than the crop of 22 px: lower .*size_px to 2[01] or"
+    )
+    with pytest.raises(RunError, match=message):
+        host_batches(stream(Photographs(), batch_size=EXAMPLES, crop=HostCrop(size_px=22), workers=workers), 1)
+    assert len(host_batches(stream(Photographs(), batch_size=EXAMPLES, crop=HostCrop(size_px=20)), 1)) == 1

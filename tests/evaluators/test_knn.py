@@ -17,13 +17,16 @@ class Shelf:
     """Examples in memory, the last batch ragged and its padding poisonous."""
 
     images: np.ndarray
-    labels: np.ndarray
+    targets: np.ndarray
     class_names: tuple[str, ...]
     batch_size: int = 16
 
     @property
     def examples(self):
         return len(self.images)
+
+    def labels(self):
+        return np.asarray(self.targets, np.int32)
 
     def batches(self):
         for first in range(0, len(self.images), self.batch_size):
@@ -32,7 +35,7 @@ class Shelf:
             padding = np.full((missing, *images.shape[1:]), 255, np.uint8)
             yield {
                 "image": np.concatenate([images, padding]),
-                "label": np.pad(self.labels[first : first + self.batch_size], (0, missing)).astype(np.int32),
+                "label": np.pad(self.targets[first : first + self.batch_size], (0, missing)).astype(np.int32),
                 "mask": np.arange(self.batch_size) < len(images),
             }
 
@@ -68,12 +71,12 @@ def flat(shelf):
 def test_scalars_are_the_two_protocols_on_exactly_the_unpadded_examples(weighted, cosine):
     train, test = shelves(noise=150)
     scalars = report(knn.KNN(train, test, preprocess, weighted_neighbours=weighted, cosine_neighbours=cosine)).scalars
-    votes = neighbours.weighted_knn(flat(train), train.labels, flat(test), classes=3, k=weighted, temperature=0.1)
-    majority = neighbours.knn(flat(train), train.labels, flat(test), classes=3, k=cosine)
+    votes = neighbours.weighted_knn(flat(train), train.targets, flat(test), classes=3, k=weighted, temperature=0.1)
+    majority = neighbours.knn(flat(train), train.targets, flat(test), classes=3, k=cosine)
     by_weight, by_count = f"accuracy_weighted_{weighted}", f"accuracy_cosine_{cosine}"
     assert set(scalars) == {by_weight, by_count}
-    assert scalars[by_weight] == np.mean(votes == test.labels)
-    assert scalars[by_count] == np.mean(majority == test.labels)
+    assert scalars[by_weight] == np.mean(votes == test.targets)
+    assert scalars[by_count] == np.mean(majority == test.targets)
     assert scalars[by_weight] != scalars[by_count]
     assert 0.34 < scalars[by_weight] < 1
 
@@ -86,7 +89,7 @@ def test_temperature_reaches_the_vote():
     )
     # All 90 with all but equal votes: the largest class wins everywhere.
     name = "accuracy_weighted_90"
-    assert hot[name] == np.mean(test.labels == np.bincount(train.labels).argmax())
+    assert hot[name] == np.mean(test.targets == np.bincount(train.targets).argmax())
     assert cold[name] > hot[name]
 
 
@@ -108,7 +111,7 @@ def test_picture_is_a_row_for_each_test_image(side, channels, tile):
 
 def test_picture_frames_say_right_and_wrong():
     train, test = shelves(noise=0)
-    crossed = dataclasses.replace(test, labels=(test.labels + 1) % 3)
+    crossed = dataclasses.replace(test, targets=(test.targets + 1) % 3)
     evaluator = knn.KNN(train, test, preprocess, weighted_neighbours=10, gallery=4)
     right = report(evaluator).images["neighbours"]
     wrong = report(dataclasses.replace(evaluator, test=crossed)).images["neighbours"]
@@ -126,7 +129,7 @@ def test_each_frame_is_that_of_its_own_neighbour():
     picture = report(knn.KNN(train, test, preprocess, weighted_neighbours=10, gallery=4)).images["neighbours"]
     chosen = np.array([0, 12, 24, 36])
     nearest, _ = neighbours.nearest(flat(train), flat(test)[chosen], 8)
-    right = train.labels[nearest] == test.labels[chosen][:, None]
+    right = train.targets[nearest] == test.targets[chosen][:, None]
     assert 0 < right.mean() < 1
     tiles = picture.reshape(4, 72, 9, 72, 3).transpose(0, 2, 1, 3, 4)
     np.testing.assert_array_equal(tiles[:, 1:, 2, 36, 1] == 160, right)
@@ -159,8 +162,8 @@ def test_sets_that_do_not_fit_are_refused():
         knn.KNN(dataclasses.replace(train, class_names=()), test, preprocess)
     with pytest.raises(types.UsageError, match="class names"):
         knn.KNN(train, dataclasses.replace(test, class_names=("a", "b", "c")), preprocess)
-    labels = np.where(np.arange(37) < 5, -1, test.labels)
+    labels = np.where(np.arange(37) < 5, -1, test.targets)
     with pytest.raises(types.UsageError, match="5 images of its test set have no label"):
-        report(knn.KNN(train, dataclasses.replace(test, labels=labels), preprocess, weighted_neighbours=10))
+        knn.KNN(train, dataclasses.replace(test, targets=labels), preprocess, weighted_neighbours=10)
     with pytest.raises(types.UsageError, match="no export 'feature' in this method, which has features"):
         report(knn.KNN(train, test, preprocess, export="feature", weighted_neighbours=10))

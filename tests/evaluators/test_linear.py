@@ -1,9 +1,9 @@
 import dataclasses
 import functools
 import json
+import re
 import types as python_types
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,13 +26,16 @@ class Shelf:
     """Examples in memory, the last batch ragged and its padding poisonous."""
 
     images: np.ndarray
-    labels: np.ndarray
+    targets: np.ndarray
     class_names: tuple[str, ...] = NAMES
     batch_size: int = 128
 
     @property
     def examples(self):
         return len(self.images)
+
+    def labels(self):
+        return np.asarray(self.targets, np.int32)
 
     def batches(self):
         for first in range(0, len(self.images), self.batch_size):
@@ -41,7 +44,7 @@ class Shelf:
             padding = np.full((missing, *images.shape[1:]), 255, np.uint8)
             yield {
                 "image": np.concatenate([images, padding]),
-                "label": np.pad(self.labels[first : first + self.batch_size], (0, missing)).astype(np.int32),
+                "label": np.pad(self.targets[first : first + self.batch_size], (0, missing)).astype(np.int32),
                 "mask": np.arange(self.batch_size) < len(images),
             }
 
@@ -77,9 +80,12 @@ def found():
 def test_summary_holds_plain_numbers_under_the_names_agreed(found):
     rows = {"raw_pixels", "untrained", "simsiam"}
     assert set(found.summary) == {
-        "labels_1", "labels_1_std", "labels_5", "labels_5_std", "labels_all", "knn", "chosen_penalty",
+        "labels_1", "labels_1_std", "labels_5", "labels_5_std", "labels_all", "knn", "chosen_penalty", "knn_neighbours",
     }  # fmt: skip
+    assert found.summary["knn_neighbours"] == 10
     for key, by_row in found.summary.items():
+        if key == "knn_neighbours":
+            continue
         assert set(by_row) == rows
         if key != "chosen_penalty":
             assert all(type(value) is float and 0 <= value <= 1 for value in by_row.values())
@@ -114,8 +120,8 @@ def test_labels_all_is_scikit_learn_s_accuracy_at_the_chosen_penalty(found):
         )
         scaler = StandardScaler().fit(train)
         model = LogisticRegression(C=found.summary["chosen_penalty"][row]["labels_all"], max_iter=10_000)
-        model.fit(scaler.transform(train), probe.train.labels)
-        accuracy = model.score(scaler.transform(test), probe.test.labels)
+        model.fit(scaler.transform(train), probe.train.targets)
+        accuracy = model.score(scaler.transform(test), probe.test.targets)
         assert found.summary["labels_all"][row] == pytest.approx(accuracy, abs=1.5 / 397)
 
 
@@ -138,8 +144,8 @@ def test_test_labels_decide_nothing(found, monkeypatch):
 
     monkeypatch.setattr(regression, "accuracy", watched)
     probe = build()
-    shuffled = np.random.default_rng(0).permutation(probe.test.labels)
-    crossed = report(dataclasses.replace(probe, test=dataclasses.replace(probe.test, labels=shuffled)))
+    shuffled = np.random.default_rng(0).permutation(probe.test.targets)
+    crossed = report(dataclasses.replace(probe, test=dataclasses.replace(probe.test, targets=shuffled)))
     assert crossed.summary["chosen_penalty"] == found.summary["chosen_penalty"]
     assert crossed.summary["labels_all"]["simsiam"] < 0.2
     # Each row: one fit a draw for both counts, one with all labels; no penalty but the chosen one sees the test set.
@@ -148,13 +154,13 @@ def test_test_labels_decide_nothing(found, monkeypatch):
 
 def test_the_penalty_is_chosen_on_held_out_training_images(found):
     probe = build(labels_per_class=(), baselines=())
-    held_out = probe._held_out(probe.train.labels)
+    held_out = probe._held_out(probe.train.targets)
     pixels = np.asarray(preprocess(probe.train.images)).reshape(700, -1)[:, 20:60]
     scaled = StandardScaler().fit_transform(pixels.astype(np.float64))
     losses = []
     for penalty in probe.penalties:
-        model = LogisticRegression(C=penalty, max_iter=10_000).fit(scaled[~held_out], probe.train.labels[~held_out])
-        losses.append(log_loss(probe.train.labels[held_out], model.predict_proba(scaled[held_out])))
+        model = LogisticRegression(C=penalty, max_iter=10_000).fit(scaled[~held_out], probe.train.targets[~held_out])
+        losses.append(log_loss(probe.train.targets[held_out], model.predict_proba(scaled[held_out])))
     chosen = found.summary["chosen_penalty"]["simsiam"]["labels_all"]
     assert chosen == probe.penalties[np.argmin(losses)]
 
@@ -172,7 +178,7 @@ def test_held_out_images_are_not_fitted_while_the_penalty_is_chosen():
 
 def test_held_out_images_are_the_same_share_of_every_class_and_in_no_draw():
     probe = build()
-    labels = np.asarray(probe.train.labels)
+    labels = np.asarray(probe.train.targets)
     held_out = probe._held_out(labels)
     for label in range(10):
         assert held_out[labels == label].sum() == round(0.2 * np.sum(labels == label))
@@ -188,6 +194,15 @@ def test_held_out_images_are_the_same_share_of_every_class_and_in_no_draw():
     assert len({tuple(draw) for draw in draws[1]}) == 4
 
 
+def test_a_class_may_give_every_image_that_is_not_held_out_and_no_more():
+    targets = build().train.targets
+    fewest = min(count - round(0.2 * count) for count in np.bincount(targets).tolist())
+    probe = build(labels_per_class=(fewest,))
+    assert probe._draws(targets, probe._held_out(targets))[fewest].shape == (4, 10 * fewest)
+    with pytest.raises(types.UsageError, match=f"has {fewest} training images beside"):
+        build(labels_per_class=(fewest + 1,))
+
+
 def test_maps_show_all_test_images_or_an_even_selection(found):
     for row in ("raw_pixels", "untrained", "simsiam"):
         assert found.arrays[f"map/{row}"].shape == (397, 2)
@@ -197,30 +212,57 @@ def test_maps_show_all_test_images_or_an_even_selection(found):
     arrays = report(probe).arrays
     shown = np.linspace(0, 396, 25).round().astype(int)
     np.testing.assert_array_equal(arrays["map/simsiam"], found.arrays["map/simsiam"][shown])
-    np.testing.assert_array_equal(arrays["map_labels"], np.asarray(probe.test.labels)[shown])
-    np.testing.assert_array_equal(arrays["map_images"], probe.test.images[shown])
+    np.testing.assert_array_equal(arrays["map_labels"], np.asarray(probe.test.targets)[shown])
+    np.testing.assert_array_equal(arrays["map_classes"], NAMES)
+    assert arrays["map_classes"].dtype.kind == "U"  # what an npz gives back without pickle
+    assert not [name for name in arrays if "images" in name]
 
 
-def test_raw_pixels_and_thumbnails_of_large_images_are_shrunk():
+def test_raw_pixels_are_the_stored_images_and_only_large_ones_are_shrunk():
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 80, 3), dtype=np.uint8)
-    assert linear._pixels(images, preprocess=preprocess).shape == (3, 22 * 45 * 3)
-    assert linear._pixels(images[:, :32, :32], preprocess=preprocess).shape == (3, 3072)
-    assert linear._thumbnails(images).shape == (3, 16, 32, 3)
-    np.testing.assert_array_equal(linear._thumbnails(np.full((1, 96, 96, 3), 201, np.uint8)), 201)
+    assert linear._pixels(images).shape == (3, 22 * 45 * 3)
+    np.testing.assert_allclose(linear._pixels(images[:, :32, :32]), images[:, :32, :32].reshape(3, -1) / 255, rtol=1e-6)
 
 
-def test_a_preprocess_that_compiles_is_compiled_once():
-    traced = []
+def test_the_spread_over_draws_divides_by_one_less_and_is_zero_for_one_draw(monkeypatch):
+    taken = []
+    accuracy = regression.accuracy
 
-    def counted(images):
-        traced.append(isinstance(images, jax.core.Tracer))
-        return preprocess(images)
+    def watched(fitted, images, labels):
+        taken.append(accuracy(fitted, images, labels))
+        return taken[-1]
 
-    probe = dataclasses.replace(
-        build(labels_per_class=(), penalties=(0.1,)), preprocess=counted, baselines=("raw_pixels",)
-    )
+    monkeypatch.setattr(regression, "accuracy", watched)
+    few = {"labels_per_class": (1,), "baselines": (), "penalties": (0.1,)}
+    summary = report(build(**few)).summary
+    accuracies = next(found for found in taken if found.shape == (4,))
+    expected = (np.sum((accuracies - accuracies.mean()) ** 2) / 3) ** 0.5
+    assert summary["labels_1_std"]["simsiam"] == pytest.approx(expected)
+    assert report(build(**few, draws=1)).summary["labels_1_std"]["simsiam"] == 0.0
+
+
+def test_a_regression_that_stopped_short_is_an_alarm_and_not_a_failure(monkeypatch):
+    fit = regression.fit
+
+    def stopped(*arguments, penalties, **more):
+        fitted = fit(*arguments, penalties=penalties, **more)
+        return fitted._replace(converged=fitted.converged & (np.asarray(penalties) < 1))
+
+    monkeypatch.setattr(regression, "fit", stopped)
+    found = report(build(labels_per_class=(1,), baselines=("untrained",), penalties=(10.0, 0.1)))
+    assert 0 < found.summary["labels_1"]["simsiam"] < 1
+    assert [re.match(r"The logistic regression on (\w+) with C=10 stopped", each)[1] for each in found.alarms] == [
+        "untrained", "simsiam",
+    ]  # fmt: skip
+
+
+def test_raw_pixels_are_not_preprocessed():
+    def refused(images):
+        raise AssertionError("raw pixels were preprocessed")
+
+    few = {"labels_per_class": (), "penalties": (0.1,), "baselines": ("raw_pixels",)}
+    probe = dataclasses.replace(build(**few), preprocess=refused)
     probe({"features": lambda state, images, _: features(TRAINED, images, preprocess)}, TRAINED, lambda: UNTRAINED)
-    assert traced == [True]
 
 
 @pytest.mark.parametrize(
@@ -246,10 +288,12 @@ def test_sets_that_do_not_fit_are_refused():
         dataclasses.replace(probe, test=dataclasses.replace(probe.test, class_names=()))
     with pytest.raises(types.UsageError, match="differ"):
         dataclasses.replace(probe, test=dataclasses.replace(probe.test, class_names=NAMES[:9]))
-    unknown = np.where(np.arange(700) < 3, -1, probe.train.labels)
+    unknown = np.where(np.arange(700) < 3, -1, probe.train.targets)
     with pytest.raises(types.UsageError, match="3 images of its train set have no label"):
-        report(dataclasses.replace(probe, train=dataclasses.replace(probe.train, labels=unknown)))
-    with pytest.raises(types.UsageError, match="labels_per_class holds 60, but class '0' has"):
-        report(build(labels_per_class=(1, 60)))
+        dataclasses.replace(probe, train=dataclasses.replace(probe.train, targets=unknown))
+    with pytest.raises(types.UsageError, match=r"labels_per_class holds 60, but class '\d' has 5\d training"):
+        build(labels_per_class=(1, 60))
+    with pytest.raises(types.UsageError, match="holds out no image of 700"):
+        build(validation_share=0.001)
     with pytest.raises(types.UsageError, match="no export 'logits' in this method, which has features"):
         report(build(export="logits"))

@@ -75,6 +75,16 @@ def test_summary_holds_last_best_environment_alarms_and_what_it_was_told(tmp_pat
     assert summary["versions"]["numpy"] == np.__version__
 
 
+def test_best_is_the_larger_deviation_and_holds_neither_spreads_nor_levels(tmp_path, make_run, counts):
+    writer = files.Files().start(make_run())
+    for step, value in ((10, 0.05), (20, 0.08), (30, 0.02)):
+        names = ("eval/collapse/deviation", "eval/collapse/healthy", "eval/probe/labels_1_std/simsiam")
+        writer.scalars(step, {**counts(step), **dict.fromkeys(names, value)})
+    writer.close()
+    best = json.loads((tmp_path / "summary.json").read_text())["best"]
+    assert best == {"eval/collapse/deviation": {"value": 0.08, "step": 20}}
+
+
 def test_a_resume_voids_what_was_written_later_and_keeps_the_rest(tmp_path, make_run, counts, write_a_run):
     write_a_run((10, 20, 30))
     with (tmp_path / "metrics.jsonl").open("a") as file:

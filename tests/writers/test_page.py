@@ -22,6 +22,15 @@ def test_the_page_is_written_after_the_files_and_its_place_is_said(tmp_path, wri
     assert "0.987" in (tmp_path / "report.html").read_text()
 
 
+def test_a_damaged_file_fails_no_finished_run(tmp_path, writer, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install matplotlib to run this test")
+    (tmp_path / "arrays.npz").write_bytes(b"PK")
+    writer.close()
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"no report.html: {tmp_path / 'arrays.npz'} is damaged") and told.err.count("\n") == 1
+
+
 def test_without_matplotlib_it_says_so_in_one_line(tmp_path, writer, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     writer.close()
