@@ -27,7 +27,13 @@ def get_config():
         "split": "train",
         "batch_size": 512,
         "feeding": "stream",
-        "crop": {"type": "data.stream.HostCrop", "size_px": 224, "scale": (0.2, 1.0), "ratio": (3 / 4, 4 / 3)},
+        "crop": {
+            "type": "data.stream.HostCrop",
+            "small_images": "enlarged",
+            "size_px": 224,
+            "scale": (0.2, 1.0),
+            "ratio": (3 / 4, 4 / 3),
+        },
         "workers": 16,
         "data_dir": "",
     }

@@ -52,9 +52,9 @@ def test_pretraining_beats_raw_pixels_and_an_untrained_encoder(tmp_path, data_di
 def test_no_stop_gradient_collapses_and_the_alarm_says_so(tmp_path, data_dir):
     config = small(data_dir, stop_gradient=False)
     del config["evaluators"]["probe"]
-    config["duration"] = "20 epochs"
+    config["duration"] = "40 epochs"
     summary = fit(tmp_path / "run", config)
-    assert summary["last"]["train/loss"] < -0.95
+    assert summary["last"]["train/loss"] < -0.9
     assert summary["last"]["eval/collapse/ratio"] < 0.2
     assert any("stop-gradient" in alarm["sentence"] for alarm in summary["alarms"])
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import grain.python as grain
 import jax
@@ -14,6 +14,9 @@ from ssl_jax.data import transforms
 from ssl_jax.data.resident import check_size
 from ssl_jax.types import Batch, RunError, UsageError
 
+VIEWS = 2
+"""What the methods here take of each image."""
+
 
 @dataclasses.dataclass(frozen=True)
 class HostCrop:
@@ -23,20 +26,21 @@ class HostCrop:
         size_px: side of the square crop.
         scale: area of the crop as a share of the image's, uniform between the two.
         ratio: width over height, log-uniform between the two.
-        views: independent crops of each image, `image_1` and `image_2`: 2, which is what the methods take. The
-            augmentation on the device then crops no more, and the views are as independent as the paper's.
+        small_images: "refused" stops at an image whose shorter side is below `size_px`; "enlarged" takes it all the
+            same, as torchvision does (ImageNet holds some).
+
+    The two crops of an image are independent, `image_1` and `image_2`; the augmentation on the device then crops no
+    more, and the views are as independent as the paper's.
     """
 
     size_px: int
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    views: int = 2
+    small_images: Literal["refused", "enlarged"] = "refused"
 
     def __post_init__(self):
         if self.size_px < 1:
             raise UsageError(f"size_px is {self.size_px}: it must be at least 1")
-        if self.views != 2:
-            raise UsageError(f"views={self.views}: the methods here take 2")
         for name, most in (("scale", 1.0), ("ratio", math.inf)):
             low, high = getattr(self, name)
             if not 0.0 < low <= high <= most:
@@ -70,7 +74,7 @@ class Stream:
         height, width, channels = source.image_shape
         if crop is not None:
             shape = (batch_size, crop.size_px, crop.size_px, channels)
-            images = [f"image_{view + 1}" for view in range(crop.views)]
+            images = [f"image_{view + 1}" for view in range(VIEWS)]
         elif height is None or width is None:
             raise UsageError(
                 f"the images of {source.name!r} vary in size: give the data section "
@@ -99,7 +103,8 @@ class Stream:
         Raises:
             RunError: while iterating, an image that is smaller than the crop.
         """
-        source = self._source if self._crop is None else _LargeEnough(self._source, self._crop.size_px)
+        refuses = self._crop is not None and self._crop.small_images == "refused"
+        source = _LargeEnough(self._source, self._crop.size_px) if refuses else self._source
         order = _Epochs(source, seed, kept=self.examples // self.batch_size * self.batch_size)
         records = grain.MapDataset.source(order).seed(seed)
         # The draws come before the process's share is taken: they then belong to the global position.
@@ -128,7 +133,7 @@ class _LargeEnough:
         if min(height, width) < self._size_px:
             raise RunError(
                 f"{self._source.describe(index)} is {height}x{width} px, smaller than the crop of {self._size_px} px: "
-                f"lower the crop's size_px to {min(height, width)} or less, or remove the image"
+                f"lower the crop's size_px, remove the image, or set small_images='enlarged'"
             )
         return record
 
@@ -176,6 +181,6 @@ class _Prepare(grain.RandomMapTransform):
             f"image_{view + 1}": transforms.random_resized_crop(
                 record["image"], crop.size_px, crop.scale, crop.ratio, rng=rng
             )
-            for view in range(crop.views)
+            for view in range(VIEWS)
         }
         return {**crops, "label": label}

@@ -204,8 +204,6 @@ def test_varying_sizes_need_a_crop():
     ("arguments", "words"),
     [
         ({"size_px": 0}, "size_px is 0"),
-        ({"size_px": 8, "views": 1}, "views=1: the methods here take 2"),
-        ({"size_px": 8, "views": 3}, "views=3: the methods here take 2"),
         ({"size_px": 8, "scale": (0.0, 1.0)}, r"scale is \(0.0, 1.0\)"),
         ({"size_px": 8, "scale": (0.5, 1.5)}, "scale is"),
         ({"size_px": 8, "ratio": (2.0, 1.0)}, "ratio is"),
