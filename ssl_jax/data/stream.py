@@ -93,6 +93,8 @@ class Stream:
         try:
             for local in iterator:
                 yield {name: jax.make_array_from_process_local_data(split, local[name]) for name in self.spec}
+        except RunError as error:
+            raise RunError(str(error).splitlines()[0]) from error  # Grain adds lines of its own
         finally:
             if hasattr(iterator, "close"):
                 iterator.close()
