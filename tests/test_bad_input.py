@@ -49,7 +49,6 @@ def contents(folder):
         ("--config.data.split=validation", "train (1400 images), test (397 images)"),
         ("--config.data.batch_size=5000", "batch_size=5000, but the data set has 1400 images"),
         ("--config.data.feeding=streamed", "'auto', 'resident', 'stream'"),
-        ("--config.method.predictor.output=24", "the predictor gives 24 numbers and the projector 32"),
         ("--config.preprocess.first.crop.size_px=0", "config.preprocess.first.crop"),
         ("config.seed=1", "Everything is a flag"),
         ("--process=1", "need --processes=N"),
@@ -124,7 +123,7 @@ def test_non_finite_loss_names_step_and_quantity_and_keeps_the_last_good_checkpo
 def test_full_disk(setting, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", small], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", small], capture_output=True).returncode:
         pytest.skip("mounting a small disk is not permitted here")
     try:
         line = fails(setting, "--config.duration=200", code=1, workdir=small / "run")
