@@ -17,7 +17,7 @@ from ml_collections.config_dict import placeholder
 def get_config():
     config = ConfigDict()
     config.seed = 0
-    config.duration = "300 epochs"
+    config.duration = "360 epochs"
     config.log_every = "2 epochs"
     config.data = {
         "type": "data.feed.training",
