@@ -86,10 +86,10 @@ def refuse_stray_words(arguments: Sequence[str]) -> None:
 
 def _without_traceback(error: BaseException) -> str:
     """What an error says to a user; ml-collections puts whole tracebacks and a KeyError's source form into texts."""
-    text = str(error.args[0]) if isinstance(error, KeyError | AttributeError) and error.args else str(error)
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if "Traceback" in text:
         return text.strip().splitlines()[-1].strip()
-    if isinstance(error, KeyError | AttributeError):
+    if isinstance(error, KeyError) or "Did you mean" in text:
         key, _, advice = re.sub(r"\\n", " ", re.sub(r"\\?['\"]", "", text)).strip().replace("\n", " ").partition(" ")
         words = [word.partition("=")[0] for word in sys.argv if re.search(rf"\.{re.escape(key)}\b", word)]
         place = words[0] if words else key
