@@ -14,6 +14,7 @@ ARRAYS = ("jax", "numpy", "flax", "optax")
 ROOMS = {
     "ssl_jax.types": ((), ("jax", "numpy", "flax")),
     "ssl_jax.rng": ((), ("jax",)),
+    "ssl_jax.subsets": (("ssl_jax.types", "ssl_jax.rng"), ("jax", "numpy")),  # for data and evaluators alike
     "ssl_jax.image_ops": ((), ("jax", "numpy")),  # below augment: arithmetic without chance
     "ssl_jax.augment": (("ssl_jax.types", "ssl_jax.rng", "ssl_jax.image_ops"), ("jax", "numpy")),
     "ssl_jax.losses": (("ssl_jax.types", "ssl_jax.rng"), ARRAYS),
@@ -28,7 +29,10 @@ ROOMS = {
         ARRAYS,
     ),
     "ssl_jax.evaluators.*": (
-        ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.losses", "ssl_jax.metrics", "ssl_jax.optim", "ssl_jax.analysis.*"),
+        (
+            *(f"ssl_jax.{room}" for room in ("types", "rng", "losses", "metrics", "optim", "subsets")),
+            "ssl_jax.analysis.*",
+        ),
         ARRAYS,
     ),
     "ssl_jax.data.resident": (("ssl_jax.types", "ssl_jax.rng"), ("jax", "numpy")),
@@ -40,7 +44,7 @@ ROOMS = {
     "ssl_jax.data.write": (("ssl_jax.types", "ssl_jax.data.*"), ("numpy", "tensorflow_datasets", "PIL")),
     "ssl_jax.data.digits": (("ssl_jax.types", "ssl_jax.data.*"), ("numpy", "cv2", "sklearn")),
     "ssl_jax.data.*": (
-        ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.data.*"),
+        ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.subsets", "ssl_jax.data.*"),
         ("jax", "numpy", "cv2", "grain", "PIL", "tqdm", "array_record"),
     ),
     "ssl_jax.mesh": (("ssl_jax.types",), ("jax", "numpy")),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax import metrics, rng, types
+from ssl_jax import metrics, subsets, types
 from ssl_jax.analysis import neighbours, pca, regression
 
 _RAW_PIXELS = "raw_pixels"
@@ -229,20 +229,16 @@ class LinearProbe:
 
     def _held_out(self, labels: np.ndarray) -> np.ndarray:
         """Bool [n]: the training images that choose penalties, the same share of every class."""
-        order = np.asarray(jax.random.permutation(rng.stream(self.seed, "probe_held_out"), len(labels)))
-        held_out = np.zeros(len(labels), bool)
-        for label in range(len(self.train.class_names)):
-            members = order[labels[order] == label]
-            held_out[members[: round(self.validation_share * len(members))]] = True
-        return held_out
+        classes = len(self.train.class_names)
+        return subsets.held_out(labels, classes, self.validation_share, seed=self.seed, name="probe_held_out")
 
     def _draws(self, labels: np.ndarray, held_out: np.ndarray) -> dict[int, np.ndarray]:
         """By count, indices [draws, classes * count] of training images that are not held out, by class in turn."""
         picked: dict[int, list] = {count: [] for count in self.labels_per_class}
         for draw in range(self.draws):
-            order = np.asarray(jax.random.permutation(rng.stream(self.seed, "probe_draws", draw), len(labels)))
-            order = order[~held_out[order]]
-            members = [order[labels[order] == label] for label in range(len(self.train.class_names))]
+            members = subsets.shuffled_members(
+                labels, len(self.train.class_names), seed=self.seed, name="probe_draws", draw=draw, among=~held_out
+            )
             for count, draws in picked.items():
                 draws.append(np.concatenate([ours[:count] for ours in members]))
         return {count: np.stack(draws) for count, draws in picked.items()}
