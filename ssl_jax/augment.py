@@ -422,3 +422,21 @@ class Plain:
         elif self.size_px is not None:
             images = image_ops.resize(images, self.size_px, self.size_px)
         return _normalised(self, images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """One random view of every image beside its label, for supervised training."""
+
+    view: View
+
+    def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+        """From `image` (or `image_1`, a crop made on the host), uint8 [b, h, w, c], and `label`, int32 [b].
+
+        Returns:
+            `image`, float32 [b, s, s, c], and `label` as it was.
+        """
+        name = "image" if "image" in batch else "image_1"
+        if not {name, "label"} <= batch.keys():
+            raise UsageError(f"augment.Labelled: takes `image` and `label`, not {', '.join(sorted(batch))}")
+        return {"image": self.view(batch[name], _named(key, "view")), "label": batch["label"]}

@@ -82,7 +82,7 @@ def arguments(function: Callable[..., Any], config: Mapping[str, Any], *, given:
     feed = _construct(config["data"], hints["data"], "config.data", None)
     clock = Clock(feed.examples, feed.batch_size)
     clock = dataclasses.replace(clock, total_steps=clock.steps(config["duration"], "config.duration"))
-    if clock.total_steps == 0:
+    if clock.total_steps == 0 and config["duration"] not in (0, "0 steps"):
         raise UsageError(f"config.duration={config['duration']!r} comes to 0 steps of {feed.batch_size} images")
     built = {"data": feed}
     for name, value in config.items():
@@ -127,6 +127,8 @@ def _construct(value, hint, path, clock):
         if clock is None and not isinstance(value, int):
             raise UsageError(f"{path}={value!r}: no data set is at hand here to measure it by; write steps")
         return value if clock is None else clock.steps(value, path)
+    if isinstance(value, tuple) and any(_is_steps(kind) for kind in typing.get_args(hint)):
+        return tuple(_construct(item, Steps, f"{path}[{place}]", clock) for place, item in enumerate(value))
     if not isinstance(value, Mapping):
         return value
     if "type" not in value:

@@ -35,7 +35,10 @@ _NOTES = (
     (r"^train/.*loss", "What training makes small, averaged over the steps since the point before."),
     (r"^train/learning_rate", "The size of an update, as the schedule sets it."),
     (r"knn.*accuracy", "The share of test images that a vote of the most similar training images classifies rightly."),
+    (r"accuracy_top5", "The share of test images whose class is among the five that the network holds likeliest."),
     (r"accuracy", "The share of test images that are classified rightly."),
+    (r"macro_f1", "The F1 score, of precision and recall alike, as the mean over classes however large each is."),
+    (r"calibration_error", "By how much the network's confidence differs from how often it is right."),
     (r"deviation", "How much the network's normalised output varies over images. Near 0 it has collapsed."),
     (r"rank", "How many directions the features really use; a fall to a few is a (partial) collapse."),
 )
@@ -52,6 +55,7 @@ _CLASS_COLOURS = (
     "#e69f00", "#56b4e9", "#009e73", "#c9b400", "#3a86c8", "#d55e00", "#cc79a7", "#8a8a8a", "#8c6bb1", "#a6761d",
 )  # fmt: skip
 _MARKERS = "os^DvPXp*h"
+_COUNTED_CLASSES, _NAMED_CLASSES = 20, 50
 
 
 def accuracies(rows: Sequence[str], columns: Sequence[log.Column]) -> str:
@@ -187,6 +191,75 @@ def _map(arrays: Mapping[str, np.ndarray], stem: str, row: str) -> str:
     held = f"The two axes hold {float(np.sum(arrays[shares])):.0%} of the variance." if shares in arrays else ""
     svg = _svg(figure, f"Map of the features of {row} in {stem}, coloured by class")
     return f"<figure><h3>{html.escape(row)}</h3>{svg}<figcaption>{held}</figcaption></figure>"
+
+
+def confusion(arrays: Mapping[str, np.ndarray]) -> str:
+    """The section of confusion matrices [k, k] from arrays named as `report.write` says; "" without.
+
+    Counts are written up to 20 classes, names on the axes up to 50; above, the figure is a picture in one fixed colour.
+    """
+    parts = [
+        _confusion(stem, arrays[f"{stem}/confusion"], [str(name) for name in arrays[f"{stem}/confusion_classes"]])
+        for stem in (name.removesuffix("/confusion") for name in arrays if re.fullmatch("eval/.+/confusion", name))
+        if f"{stem}/confusion_classes" in arrays
+    ]
+    return f"<section><h2>What is taken for what</h2>{''.join(parts)}</section>" if parts else ""
+
+
+def _confusion(stem: str, counts: np.ndarray, names: Sequence[str]) -> str:
+    import matplotlib.patches
+
+    classes = len(names)
+    # As in the picture of the evaluator: the square root lifts the few confusions of a good classifier.
+    shades = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    figure, axes = _figure(7.2, min(7.2, 1.6 + 0.8 * classes))
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    if classes > _NAMED_CLASSES:
+        # Of neighbours that share a point of the picture the strongest is shown: a mean would pale the diagonal.
+        block = math.ceil(classes / 250)
+        shades = np.pad(shades, (0, -classes % block))
+        shades = shades.reshape(len(shades) // block, block, -1, block).max(axis=(1, 3))
+        end = len(shades) * block - 0.5
+        coloured = np.dstack([np.broadcast_to((0.0, 0.447, 0.698), (*shades.shape, 3)), shades])
+        axes.imshow(coloured, extent=(-0.5, end, end, -0.5))
+        axes.set(xlabel="predicted class, by number", ylabel="true class, by number")
+    else:
+        for row, column in np.argwhere(shades > 0):
+            shade = shades[row, column]
+            place = (column - 0.48, row - 0.48)
+            axes.add_patch(matplotlib.patches.Rectangle(place, 0.96, 0.96, color=_SERIES[0], alpha=shade, linewidth=0))
+            if classes <= _COUNTED_CLASSES:
+                ink = _PANEL if shade > 0.7 else _INK
+                axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=ink, size=9)
+        size = min(9.0, 300 / classes)
+        shown = [name if len(name) <= 18 else f"{name[:17]}\u2026" for name in names]
+        upright = max(map(len, shown)) * size * 0.6 > 400 / classes
+        axes.set_xticks(range(classes), shown, size=size, rotation=90 if upright else 0, parse_math=False)
+        axes.set_yticks(range(classes), shown, size=size, parse_math=False)
+        axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), aspect="equal")
+    svg = _svg(figure, f"Confusion matrix of {stem}, {classes} classes")
+    note = "A row holds the images of one true class, a column those taken for one; stronger colour, larger share."
+    return (
+        f'<figure class="panel"><h3>{html.escape(stem)}</h3>{svg}'
+        f"<figcaption>{note} {html.escape(_most_confused(counts, names))}</figcaption></figure>"
+    )
+
+
+def _most_confused(counts: np.ndarray, names: Sequence[str]) -> str:
+    both = np.triu(counts + counts.T, 1)
+    if not both.any():
+        return "No image was taken for another class than its own."
+    one, other = np.unravel_index(np.argmax(both), both.shape)
+    # The more frequent direction first.
+    if counts[one, other] < counts[other, one]:
+        one, other = other, one
+    return (
+        f"Confused most are {names[one]} and {names[other]}: {counts[one, other]:,} of {counts[one].sum():,} images of "
+        f"{names[one]} were taken for {names[other]}, and {counts[other, one]:,} of {counts[other].sum():,} the other "
+        "way round."
+    )
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

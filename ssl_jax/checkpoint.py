@@ -149,25 +149,25 @@ class Checkpoints:
 
 
 def restore_networks(
-    run_folder: pathlib.Path, names: tuple[str, ...], *, which: Literal["last", "best"] = "last"
+    run_folder: pathlib.Path, names: tuple[str, ...] | None, *, which: Literal["last", "best"] | int = "last"
 ) -> tuple[Any, Any, int]:
     """Reads single networks out of a run, without building its method or optimiser.
 
     Args:
         run_folder: the folder of a run.
-        names: network names, such as ("encoder",).
-        which: "last" or "best".
+        names: network names, such as ("encoder",); None for all.
+        which: "last", "best", or a step.
 
     Returns:
         Parameters by network, batch statistics by network, and the step they are from; host arrays.
 
     Raises:
-        UsageError: for a folder without checkpoints, a network that the run does not have, or "best" where nothing was
-            compared.
+        UsageError: for a folder without checkpoints, a network that the run does not have, "best" where nothing was
+            compared, or a step that is not kept.
         RunError: when the files are damaged.
     """
     _quieten()
-    if which not in ("last", "best"):
+    if which not in ("last", "best") and not isinstance(which, int):
         raise UsageError(f'which={which!r} is neither "last" nor "best"')
     folder = pathlib.Path(run_folder).absolute() / "checkpoints"
     if not folder.is_dir():
@@ -176,16 +176,19 @@ def restore_networks(
     # Read-only, because the run may still be training.
     options = ocp.CheckpointManagerOptions(best_fn=_best_value, best_mode="max", read_only=True)
     with _one_line(folder, "read"), ocp.CheckpointManager(folder, options=options) as manager:
-        latest, best = manager.latest_step(), manager.best_step()
+        latest, best, kept = manager.latest_step(), manager.best_step(), sorted(manager.all_steps())
     if latest is None:
         raise UsageError(f"{folder} holds no complete checkpoint yet")
     if which == "best" and best is None:
         raise UsageError(f"{folder} knows no best checkpoint, as its run compared none; ask for the last")
-    step = best if which == "best" else latest
+    if isinstance(which, int) and which not in kept:
+        raise UsageError(f"{folder} keeps no step {which}; it has {', '.join(map(str, kept))}")
+    step = {"best": best, "last": latest}.get(which, which)
     place = folder / str(step)
     with _one_line(place, "read"):
         stored = _stored_tree(place)
     there = sorted(stored["params"])
+    names = tuple(there) if names is None else names
     missing = [name for name in names if name not in there]
     if missing:
         raise UsageError(f"{place} has no network {', '.join(missing)}; it has {', '.join(there)}")
@@ -200,7 +203,7 @@ def restore_networks(
     return read["params"], read["stats"], step
 
 
-def refuse_differences(wanted: Any, stored: Any, place: pathlib.Path) -> None:
+def refuse_differences(wanted: Any, stored: Any, place: pathlib.Path | str) -> None:
     """Raises UsageError naming every leaf that is missing from, unexpected in, or different in `stored`."""
     want, have = _named(wanted), _named(stored)
     faults = [f"missing {name}" for name in sorted(want.keys() - have.keys())]

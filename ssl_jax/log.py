@@ -143,6 +143,25 @@ def format_table(summary: Mapping[str, Any]) -> str:
     return "\n".join([texts[0], "-" * max(map(len, texts)), *texts[1:]])
 
 
+def scores(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The entries of a summary that say how well a classifier did, as `evaluators.classification` writes them."""
+    wanted = {"accuracy", "accuracy_interval", "macro_f1", "classes"}
+    return {name: value for name, value in summary.items() if isinstance(value, Mapping) and wanted <= value.keys()}
+
+
+def format_scores(summary: Mapping[str, Any]) -> str:
+    """`scores` in words, a line each; "" without any."""
+    lines = []
+    for name, found in scores(summary).items():
+        low, high = found["accuracy_interval"]
+        top5 = f", top-5 {found['accuracy_top5']:.3f}" if found.get("accuracy_top5") is not None else ""
+        lines.append(
+            f"{name}: accuracy {found['accuracy']:.3f} ({low:.3f} to {high:.3f}){top5}, macro F1 "
+            f"{found['macro_f1']:.3f}, calibration error {found['calibration_error']:.3f}, {found['examples']:,} images"
+        )
+    return "\n".join(lines)
+
+
 def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of the run folder's `metrics.jsonl`, none where there is no file.
 
@@ -255,8 +274,8 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, pathlib.PurePath) else value
 
 
-def replace(path: pathlib.Path, content: str | Mapping[str, np.ndarray]) -> None:
-    """Puts `content` (text, or arrays for an `.npz`) at `path` in one move, so that no reader meets half of it.
+def replace(path: pathlib.Path, content: str | bytes | Mapping[str, np.ndarray]) -> None:
+    """Puts `content` (text, bytes, or arrays for an `.npz`) at `path` in one move, so that no reader meets half of it.
 
     Raises RunError with the path where the disk does not take it.
     """
@@ -265,6 +284,8 @@ def replace(path: pathlib.Path, content: str | Mapping[str, np.ndarray]) -> None
         try:
             if isinstance(content, str):
                 temporary.write_text(content, encoding="utf-8")
+            elif isinstance(content, bytes):
+                temporary.write_bytes(content)
             else:
                 with temporary.open("wb") as file:
                     np.savez_compressed(file, **content)

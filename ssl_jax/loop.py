@@ -54,6 +54,7 @@ def fit(
     writers: Mapping[str, types.WriterSettings],
     mesh: jax.sharding.Mesh,
     log_every: Steps,
+    graft: types.Graft | None = None,
 ) -> Mapping[str, Any]:
     """Trains until `duration`, from the newest checkpoint in `folder` if there is one.
 
@@ -64,7 +65,7 @@ def fit(
         folder: the run folder; made if need be.
         config: the resolved config, kept in the folder and in every checkpoint.
         seed: of everything random.
-        duration: steps in all.
+        duration: steps in all; after 0 the evaluators look at what the run began with.
         method: what learns.
         data: where the batches come from.
         preprocess: (batch, key) to what the method takes; runs compiled, on the device.
@@ -74,6 +75,7 @@ def fit(
         mesh: the devices.
         log_every: steps between two lines of training metrics, each a mean over those steps
             (after a resume, over those since it).
+        graft: networks that the run begins with instead of fresh ones.
 
     Returns:
         What `summary.json` says at the end; empty without a writer that writes it.
@@ -87,7 +89,7 @@ def fit(
         raise UsageError(f"config.seed={seed} must lie in 0..2^32-1 and config.log_every={log_every} above 0")
     _check_best(checkpoint.best, evaluators)
     # Built before the folder is claimed: what it refuses must not leave a folder behind.
-    trainer = Trainer(method, preprocess, data.spec, seed=seed, mesh=mesh)
+    trainer = Trainer(method, preprocess, data.spec, seed=seed, mesh=mesh, graft=graft)
     claim(folder, config)
     with contextlib.ExitStack() as stack:
         keeper = checkpoint.open(folder)
@@ -106,6 +108,8 @@ def fit(
         first_process = jax.process_index() == 0
         out = log.combine([settings.start(run) for settings in writers.values()] if first_process else [])
         stack.callback(out.close)
+        if first_step == 0:
+            out.arrays(0, {f"data/{name}": array for name, array in data.chosen.items()})
         journal = Journal(run, out, keeper, log_every, trainer)
         batches = data.batches(mesh, seed, first_step)
         stack.callback(batches.close)
@@ -117,7 +121,7 @@ def fit(
             _check_best(checkpoint.best, due, scalars)
             return scalars
 
-        if first_step == 0 and jax.process_count() == 1:  # several processes see only their shares
+        if first_step == 0 < duration and jax.process_count() == 1:  # several processes see only their shares
             first = next(batches)
             _show(first, trainer, out)
             batches = itertools.chain([first], batches)
@@ -244,7 +248,8 @@ def _deciding(config):
     """The leaves that decide the result: all but what watches, what carries, and where the data lie."""
     carrying = ("evaluators", "writers", "checkpoint", "log_every", "mesh")
     leaves = _leaves({key: value for key, value in config.items() if key not in carrying})
-    return {key: value for key, value in leaves.items() if key not in ("config.data.data_dir", "config.data.workers")}
+    places = ("config.data.data_dir", "config.data.workers", "config.data.guesses.file", "config.graft.origin")
+    return {key: value for key, value in leaves.items() if key not in places}
 
 
 def _leaves(config, path="config"):

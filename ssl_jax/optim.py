@@ -12,17 +12,21 @@ from ssl_jax.types import Steps, UsageError
 
 
 class Optimizer(NamedTuple):
-    """An optax transformation that also tells its learning rate.
+    """An optax transformation that also tells its learning rate, and what it is made of.
 
     Attributes:
         init: as in `optax.GradientTransformation`.
-        update: as in `optax.GradientTransformation`.
+        update: as in `optax.GradientTransformation`; `direction`, then `rate`.
         learning_rate: the scheduled rate at a step, for the curves.
+        direction: the part before the rate: decay, momentum, trust ratio.
+        rate: the part that multiplies by minus the scheduled rate.
     """
 
     init: Callable[[Any], Any]
     update: Callable[..., Any]
     learning_rate: Callable[[jax.Array], jax.Array]
+    direction: optax.GradientTransformation
+    rate: optax.GradientTransformation
 
 
 def warmup_cosine(
@@ -83,8 +87,10 @@ def sgd(
             section 4.1: the predictor should follow the latest representations, so its rate is not decayed).
         no_decay: parameter paths without weight decay.
     """
-    before = optax.chain(_decay(weight_decay, no_decay), optax.trace(decay=momentum))
-    return _scheduled(before, base_learning_rate, batch_size, decay_steps, warmup_steps, hold_steps, constant_rate)
+    direction = optax.chain(_decay(weight_decay, no_decay), optax.trace(decay=momentum))
+    return _scheduled(
+        direction, base_learning_rate, batch_size, decay_steps, warmup_steps, hold_steps, constant_rate, no_decay
+    )
 
 
 def lars(
@@ -104,12 +110,12 @@ def lars(
     or gradient of norm zero is left unscaled. Departure: with weight decay the ratio divides by the norm of gradient
     plus decay, as BYOL's and MoCo v3's code does, where the paper and LARC add the two norms. Arguments as in `sgd`.
     """
-    before = optax.chain(
+    direction = optax.chain(
         _decay(weight_decay, no_decay),
         optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient),
         optax.trace(decay=momentum),
     )
-    return _scheduled(before, base_learning_rate, batch_size, decay_steps, warmup_steps, 1, constant_rate)
+    return _scheduled(direction, base_learning_rate, batch_size, decay_steps, warmup_steps, 1, constant_rate, no_decay)
 
 
 def adam(
@@ -124,8 +130,68 @@ def adam(
     no_decay: tuple[str, ...] = (),
 ) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101); the rest as in `sgd`."""
-    before = optax.chain(optax.scale_by_adam(b1=b1, b2=b2), _decay(weight_decay, no_decay))
-    return _scheduled(before, base_learning_rate, batch_size, decay_steps, warmup_steps, 1, constant_rate)
+    direction = optax.chain(optax.scale_by_adam(b1=b1, b2=b2), _decay(weight_decay, no_decay))
+    return _scheduled(direction, base_learning_rate, batch_size, decay_steps, warmup_steps, 1, constant_rate, no_decay)
+
+
+def by_parameter(
+    optimizer: Optimizer, *, scale_of: Callable[[tuple], float], start_of: Callable[[tuple], int]
+) -> Optimizer:
+    """The same optimiser with a rate scale, and a step at which training starts, of each parameter's own.
+
+    Before its start a parameter rests: it is not moved and not decayed, and its momentum and moments stay as they
+    began, so that it starts as in a fresh run (Adam's bias correction included). The schedule runs on meanwhile.
+
+    Args:
+        optimizer: as `sgd`, `lars` and `adam` make it.
+        scale_of: from a parameter's key path to what its rate is multiplied by.
+        start_of: from a parameter's key path to the number of updates that it sits out.
+    """
+
+    def by_start(params):
+        return jax.tree_util.tree_map_with_path(lambda path, _: start_of(path), params)
+
+    def init(params):
+        jax.eval_shape(optimizer.init, params)  # refuses paths that name no parameter
+        starts = sorted(set(jax.tree.leaves(by_start(params))))
+        return chain(starts).init(params)
+
+    def update(updates, state, params=None):
+        starts = sorted(set(jax.tree.leaves(by_start(updates))))
+        return chain(starts).update(updates, state, params)
+
+    def chain(starts):
+        resting = {start: _resting_until(start, optimizer.direction) for start in starts}
+        return optax.chain(optax.partition(resting, by_start), optimizer.rate, _scaled(scale_of))
+
+    return Optimizer(init, update, optimizer.learning_rate, optimizer.direction, optimizer.rate)
+
+
+class RestingState(NamedTuple):
+    """The state of parameters that start late: updates so far, int32, and the state that rests until then."""
+
+    count: jax.Array
+    inner: Any
+
+
+def _resting_until(start, direction):
+    def init(params):
+        return RestingState(jnp.zeros([], jnp.int32), direction.init(params))
+
+    def update(updates, state, params=None):
+        awake = state.count >= start
+        updates, inner = direction.update(updates, state.inner, params)
+        updates = jax.tree.map(lambda u: jnp.where(awake, u, jnp.zeros_like(u)), updates)
+        inner = jax.tree.map(lambda new, old: jnp.where(awake, new, old), inner, state.inner)
+        return updates, RestingState(state.count + 1, inner)
+
+    return optax.GradientTransformation(init, update) if start else direction
+
+
+def _scaled(scale_of):
+    return optax.stateless(
+        lambda updates, params: jax.tree_util.tree_map_with_path(lambda path, u: u * scale_of(path), updates)
+    )
 
 
 def matches(path: tuple, patterns: tuple[str, ...]) -> bool:
@@ -145,17 +211,24 @@ def check_patterns(params: Any, patterns: tuple[str, ...]) -> None:
 
 def _decay(weight_decay, no_decay):
     def mask(params):
-        check_patterns(params, no_decay)
         return jax.tree_util.tree_map_with_path(lambda path, _: not matches(path, no_decay), params)
 
     return optax.add_decayed_weights(weight_decay, mask=mask)
 
 
-def _scheduled(before, base_learning_rate, batch_size, decay_steps, warmup_steps, hold_steps, constant_rate):
+def _scheduled(
+    direction, base_learning_rate, batch_size, decay_steps, warmup_steps, hold_steps, constant_rate, no_decay
+):
     peak = base_learning_rate * batch_size / 256
     schedule = warmup_cosine(peak, decay_steps=decay_steps, warmup_steps=warmup_steps, hold_steps=hold_steps)
-    chain = optax.chain(before, _scale_by_rate(schedule, peak, constant_rate))
-    return Optimizer(chain.init, chain.update, functools.partial(_as_float, schedule))
+    rate = _scale_by_rate(schedule, peak, constant_rate)
+    chain = optax.chain(direction, rate)
+
+    def init(params):
+        check_patterns(params, (*constant_rate, *no_decay))
+        return chain.init(params)
+
+    return Optimizer(init, chain.update, functools.partial(_as_float, schedule), direction, rate)
 
 
 def _as_float(schedule, step):
@@ -164,7 +237,7 @@ def _as_float(schedule, step):
 
 def _scale_by_rate(schedule, peak, constant_rate):
     def init(params):
-        check_patterns(params, constant_rate)
+        del params
         return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
 
     def update(updates, state, params=None):

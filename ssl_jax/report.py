@@ -15,10 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax import charts, log, types
+from ssl_jax import charts, log, report_classification, types
 
 _PICTURE_NOTES = (
     (r"^batch_", "What the network sees: training images after augmentation; a place is the same image in every view."),
+    (
+        r"confusion",
+        "Rows are the true classes, columns the predicted ones; the darker, the larger its share of the row.",
+    ),
     (r"neighbour", "Each row begins with a test image; beside it the training images whose features are most alike."),
     (r"sample", "Pictures that the network made from noise."),
     (r"translat", "Pictures and what the network made of them."),
@@ -65,7 +69,9 @@ def write(folder: pathlib.Path) -> pathlib.Path:
 
     Missing files are left out. Arrays that it draws: `eval/<name>/map/<row>` float [n, 2] with `eval/<name>/map_labels`
     int [n] (-1 unknown), and, if there, `eval/<name>/map_explained/<row>` [2], the shares of variance that the two axes
-    hold, and `eval/<name>/map_classes`, the class names.
+    hold, and `eval/<name>/map_classes`, the class names; and `eval/<name>/confusion` int [k, k] (rows the true class,
+    columns the predicted one) with `eval/<name>/confusion_classes`, the class names. Entries of `summary.json` of its
+    own table: those of `log.table` and of `report_classification.section`.
 
     Raises UsageError for a folder that holds none of these or if matplotlib is missing, RunError for a damaged file or
     a page that cannot be written.
@@ -81,7 +87,9 @@ def write(folder: pathlib.Path) -> pathlib.Path:
         _alarms(summary),
         f"<header><h1>{_text(title)}</h1>{_facts(config, summary, folder)}</header>",
         _results(summary),
+        report_classification.section(summary),
         charts.maps(arrays),
+        charts.confusion(arrays),
         charts.curves(series),
         _pictures(pictures),
         _numbers(summary),

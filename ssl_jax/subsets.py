@@ -12,17 +12,17 @@ from ssl_jax.types import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """So many labelled images of every class.
+    """So many labelled images of every class; all of them where neither count nor share is given.
 
     A larger subset of the same seed holds the smaller ones.
 
     Attributes:
-        per_class: images of each class; None where `share` says it.
+        per_class: images of each class.
         share: part of each class's images, in (0, 1], rounded, at least one of each class: 0.01 for "1 % of labels".
         seed: another seed is another draw.
 
     Raises:
-        UsageError: unless exactly one of the two is given, and in range.
+        UsageError: where both are given, or one is out of range.
     """
 
     per_class: int | None = None
@@ -30,8 +30,8 @@ class Subset:
     seed: int = 0
 
     def __post_init__(self):
-        if (self.per_class is None) == (self.share is None):
-            raise UsageError(f"per_class={self.per_class}, share={self.share}: give exactly one of the two")
+        if self.per_class is not None and self.share is not None:
+            raise UsageError(f"per_class={self.per_class}, share={self.share}: give one of the two")
         if self.per_class is not None and self.per_class < 1:
             raise UsageError(f"per_class={self.per_class}: a subset takes at least 1 image of each class")
         if self.share is not None and not 0 < self.share <= 1:
@@ -39,16 +39,29 @@ class Subset:
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed={self.seed} must lie in 0..2^32-1")
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether every image counts as labelled."""
+        return self.per_class is None and self.share is None
+
     def draw(self, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
         """Ascending positions, int64, of the images that the subset takes.
 
         Args:
-            labels: int [n] in [0, classes).
+            labels: int [n].
             class_names: one name a class, for the messages.
 
         Raises:
-            UsageError: naming the first class that has fewer images than `per_class`.
+            UsageError: naming the first class that has fewer images than `per_class`, or a label out of range.
         """
+        wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+        if len(wrong):
+            raise UsageError(
+                f"image {wrong[0]} has label {labels[wrong[0]]}, outside 0..{len(class_names) - 1}, like "
+                f"{len(wrong) - 1} others: give a wholly labelled split"
+            )
+        if self.takes_all:
+            return np.arange(len(labels))
         members = shuffled_members(labels, len(class_names), seed=self.seed, name="label_subset")
         if self.per_class is not None:
             refuse_too_few([len(ours) for ours in members], self.per_class, class_names)

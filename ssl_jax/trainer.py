@@ -9,7 +9,7 @@ import numpy as np
 
 from ssl_jax import mesh as meshes
 from ssl_jax import rng
-from ssl_jax.types import Batch, Method, TrainState
+from ssl_jax.types import Batch, Graft, Method, TrainState
 
 
 class Trainer:
@@ -22,6 +22,9 @@ class Trainer:
         preprocess: (batch, step) to what the method takes.
         is_finite: whether every number of a state is finite, a bool scalar.
         exports: the method's exports as `types.Evaluator` describes them.
+
+    Raises:
+        UsageError: for networks to begin with that do not fit.
     """
 
     def __init__(
@@ -32,9 +35,10 @@ class Trainer:
         *,
         seed: int,
         mesh: jax.sharding.Mesh,
+        graft: Graft | None = None,
     ):
         everywhere, split = meshes.replicated(mesh), meshes.split(mesh)
-        self._method, self._mesh = method, mesh
+        self._mesh = mesh
         spec = jax.eval_shape(preprocess, feed_spec, rng.stream(seed, "preprocess"))
         init = functools.partial(method.init, rng.stream(seed, "init"), spec)
         self._init = jax.jit(init, out_shardings=everywhere)
@@ -42,6 +46,8 @@ class Trainer:
         self.state_spec = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), state_spec
         )
+
+        self._grafted = {} if graft is None else graft(self.state_spec)
 
         def whole_step(state, batch):
             prepared = preprocess(batch, rng.stream(seed, "preprocess", state.step))
@@ -66,26 +72,38 @@ class Trainer:
             out_shardings=split,
         )
         self.is_finite = jax.jit(_is_finite)
-        self._compiled = functools.cache(self._compile)
-        self.exports = {name: functools.partial(self._call, name) for name in method.exports}
+        self.exports = compiled_exports(method, mesh)
 
     def untrained(self) -> TrainState:
-        """The state that the run begins with."""
-        return self._init()
+        """The state that the run begins with, networks taken over from elsewhere included."""
+        state, everywhere = self._init(), meshes.replicated(self._mesh)
 
-    def _compile(self, name, preprocess):
-        export = self._method.exports[name]
+        def place(array):
+            return jax.make_array_from_callback(array.shape, everywhere, np.asarray(array).__getitem__)
+
+        taken = jax.tree.map(place, dict(self._grafted))
+        return state.replace(**{kind: {**getattr(state, kind), **networks} for kind, networks in taken.items()})
+
+
+def compiled_exports(method: Method, mesh: jax.sharding.Mesh) -> dict[str, Callable[..., np.ndarray]]:
+    """The method's exports as `types.Evaluator` describes them: host images in, host arrays out, compiled once each."""
+
+    @functools.cache
+    def compiled(name, preprocess):
+        export = method.exports[name]
         return jax.jit(
             lambda state, images: export(state, preprocess(images)),
-            in_shardings=(meshes.replicated(self._mesh), meshes.split(self._mesh)),
-            out_shardings=meshes.replicated(self._mesh),
+            in_shardings=(meshes.replicated(mesh), meshes.split(mesh)),
+            out_shardings=meshes.replicated(mesh),
         )
 
-    def _call(self, name, state, images, preprocess):
-        padding = -len(images) % self._mesh.devices.size
+    def call(name, state, images, preprocess):
+        padding = -len(images) % mesh.devices.size
         padded = np.pad(images, [(0, padding)] + [(0, 0)] * (images.ndim - 1))
-        placed = meshes.put({"image": padded}, self._mesh)["image"]
-        return np.asarray(self._compiled(name, preprocess)(state, placed))[: len(images)]
+        placed = meshes.put({"image": padded}, mesh)["image"]
+        return np.asarray(compiled(name, preprocess)(state, placed))[: len(images)]
+
+    return {name: functools.partial(call, name) for name in method.exports}
 
 
 def _is_finite(state):

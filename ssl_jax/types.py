@@ -43,6 +43,10 @@ class TrainState:
     memory: dict[str, Any]
 
 
+Graft = Callable[[TrainState], Mapping[str, Mapping[str, Any]]]
+"""From the spec of a first state to what replaces its fresh numbers: `{"params": {network: tree}, "stats": ...}`."""
+
+
 class Method(Protocol):
     """A way of learning: pure functions over a `TrainState`."""
 
@@ -58,11 +62,19 @@ class Method(Protocol):
 
 
 class Feed(Protocol):
-    """Training batches whose content is a function of (seed, step) alone."""
+    """Training batches whose content is a function of (seed, step) alone.
+
+    Attributes:
+        examples: images in one pass.
+        batch_size: images in a global batch.
+        spec: shapes and types of a batch.
+        chosen: which images of its data set a feed takes, as arrays for the run folder; {} where it takes all.
+    """
 
     examples: int
     batch_size: int
     spec: Mapping[str, jax.ShapeDtypeStruct]
+    chosen: Mapping[str, np.ndarray]
 
     def batches(self, mesh: jax.sharding.Mesh, seed: int, first_step: int) -> Generator[Batch, None, None]:
         """Global batches split over the mesh axis `data`, from `first_step` on, without end; close it when done."""

@@ -58,7 +58,7 @@ class Feed:
 
     def __init__(self, batch_size: int, examples: int = 1000):
         Feed.made += 1
-        self.batch_size, self.examples, self.spec = batch_size, examples, {}
+        self.batch_size, self.examples, self.spec, self.chosen = batch_size, examples, {}, {}
 
     def batches(self, mesh, seed, first_step):
         raise NotImplementedError
@@ -370,9 +370,24 @@ def test_the_whole_is_no_share_of_itself():
     assert message == "config.duration='5 %': the whole cannot be a share of itself; write steps or \"800 epochs\""
 
 
-@pytest.mark.parametrize("duration", [0, "0 epochs", "0 steps"])
-def test_a_training_of_no_steps_is_refused(duration):
-    assert refusal(arguments, duration=duration).startswith(f"config.duration={duration!r} comes to 0 steps")
+def test_a_training_of_no_steps_is_refused_unless_it_is_meant():
+    assert refusal(arguments, duration="0 epochs").startswith("config.duration='0 epochs' comes to 0 steps")
+    for meant in (0, "0 steps"):
+        assert arguments(duration=meant)["duration"] == 0
+
+
+def test_steps_in_a_tuple_are_resolved_one_by_one():
+    class Several:
+        def __init__(self, times: tuple[types.Steps, ...]):
+            self.times = times
+
+    rooms = sys.modules["ssl_jax.rooms"]
+    rooms.Several = Several
+    section = {"type": "rooms.Several", "times": ("20 %", 7, "2 epochs")}
+    clock = build.Clock(examples=100, batch_size=10, total_steps=50)
+    assert build.section(section, "config.x", clock).times == (10, 7, 20)
+    with pytest.raises(UsageError, match=r"config\.x\.times\[1\]='soon' is not a duration"):
+        build.section({**section, "times": (1, "soon")}, "config.x", clock)
 
 
 def test_a_duration_in_words_needs_something_to_measure_by():

@@ -1,5 +1,6 @@
 """Every config, without its data set: the file itself, its keys against their signatures, and the shapes of a step."""
 
+import dataclasses
 import functools
 import importlib
 import pathlib
@@ -11,12 +12,20 @@ import ml_collections
 import numpy as np
 import pytest
 
-from ssl_jax import augment, build, loop
+from experiments import transfer
+from ssl_jax import augment, build, loop, self_training
 from ssl_jax.types import UsageError
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "__init__")
 NAMES += ["simsiam_photos:labelled"]
+NAMES += [f"finetune_{data}:{form}" for data in ("digits", "tiny11", "photos") for form in ("staged", "scratch")]
+NAMES += ["probe_digits:fast", "probe_tiny11:fast", "probe_cifar10:fast", "probe_cifar10:lars"]
+NAMES += ["probe_imagenet:paper", "probe_imagenet:sgd"]
+PRETRAINING = [name for name in NAMES if name.startswith("simsiam")]
+DOWNSTREAM = [name for name in NAMES if not name.startswith("simsiam")]
+SCRIPTS = {"simsiam": "train", "probe": "linear_probe", "finetune": "finetune", "pseudo": "pseudo_label"}
+ENCODER = {"type": "models.convnet.ConvNet", "channels": (4, 4, 4, 4, 4, 4), "strides": (1, 2, 1, 1, 1, 1)}
 SIZES = {"cifar10": (32, 32, 3), "digits": (8, 8, 1), "fashion_mnist": (28, 28, 1), "tiny11": (64, 64, 3)}
 CLOCK = build.Clock(examples=50_000, batch_size=500, total_steps=1000)
 
@@ -29,6 +38,25 @@ def config_of(name):
     """As `--config=configs/NAME.py:ARGUMENT` makes it."""
     _, _, argument = name.partition(":")
     return module(name).get_config(*[argument] if argument else [])
+
+
+def filled(name):
+    """The config as plain dicts, its gaps filled as `experiments.transfer` fills them."""
+    config = build.normalised(config_of(name).to_dict())
+    shape = next(iter(images(config).values()))
+    classes = ("ant", "bee", "cow")
+    values = {
+        "encoder": ENCODER,
+        "mean": (0.5,) * shape[-1],
+        "deviation": (0.5,) * shape[-1],
+        "classes": len(classes),
+        "class_names": classes,
+        "image_shape": shape if "crop" not in config["data"] else (None, None, 3),
+    }
+    config = transfer._filled(config, values)
+    if config.get("graft"):
+        config["graft"] |= {"origin": "runs/x", "step": 3, "sha256": "0" * 64}
+    return config
 
 
 def literals(value):
@@ -51,13 +79,14 @@ def images(config):
     """What a config's feed gives: crops made on the host, or the set's own images."""
     if "crop" in config["data"]:
         side = config["data"]["crop"]["size_px"]
-        return {"image_1": (side, side, 3), "image_2": (side, side, 3)}
+        views = config["data"]["crop"].get("views", 2)
+        return {f"image_{view + 1}": (side, side, 3) for view in range(views)}
     return {"image": SIZES[config["data"]["name"]]}
 
 
 def view_shape(config):
     given = next(iter(images(config).values()))
-    crop = config["preprocess"]["first"].get("crop")
+    crop = config["preprocess"]["first" if "first" in config["preprocess"] else "view"].get("crop")
     return (crop["size_px"], crop["size_px"], given[-1]) if crop else given
 
 
@@ -73,14 +102,20 @@ def test_a_config_holds_literals_only(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_docstring_says_how_to_run_it_and_what_to_expect(name):
     text = module(name).__doc__
-    assert f"python -m experiments.train --config=configs/{name.partition(':')[0]}.py --workdir=runs/" in text
-    assert f"configs/{name.replace(':', '.py:')}" in text
-    assert re.search(r"RESULTS\.md|reports \d+\.\d|[Ee]xpect", text)
+    script, file = SCRIPTS[name.partition("_")[0]], name.partition(":")[0]
+    run = "" if script == "train" else r"--run=runs/\w+ "
+    assert re.search(rf"python -m experiments\.{script} {run}--config=configs/{file}\.py --workdir=runs/", text)
+    assert name.partition(":")[1] + name.partition(":")[2] in text
+    assert re.search(r"RESULTS\.md|reach(es)? \d+\.\d|reports\s+\d+\.\d|[Ee]xpect", text)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_section_fits_its_signature(name):
-    build.check(loop.fit, config_of(name).to_dict(), given=("folder", "config"))
+    config = filled(name) if name in DOWNSTREAM else config_of(name).to_dict()
+    given = ("folder", "config")
+    if "self_training" in config:
+        build._check(config.pop("self_training"), self_training.SelfTraining, "config.self_training")
+    build.check(loop.fit, config, given=given)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -95,7 +130,7 @@ def test_one_key_says_one_thing(name):
     assert {section["name"] for section in read} == {plain["data"]["name"]}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PRETRAINING)
 def test_the_evaluation_sees_colours_as_training_does(name):
     plain = config_of(name).to_dict()
     seen = [section for section in sections(plain) if section["type"] in ("augment.View", "augment.Plain")]
@@ -103,7 +138,7 @@ def test_the_evaluation_sees_colours_as_training_does(name):
     assert len({section["type"] for section in seen}) == 2 and len(colours) == 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PRETRAINING)
 def test_init_and_step_evaluate_by_shape(name):
     config = build.normalised(config_of(name).to_dict())
     size = config["data"]["batch_size"]
@@ -131,7 +166,7 @@ def test_init_and_step_evaluate_by_shape(name):
     assert features.ndim == 2 and features.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PRETRAINING)
 def test_bfloat16_by_one_key(name):
     config = config_of(name)
     networks = config.method
@@ -139,6 +174,39 @@ def test_bfloat16_by_one_key(name):
     networks.encoder.dtype = "bfloat16"
     heads = {networks.projector.dtype, networks.predictor.dtype}
     assert before == "float32" and (heads == {"bfloat16"} or "dtype=bfloat16" not in module(name).__doc__)
+
+
+@pytest.mark.parametrize("name", DOWNSTREAM)
+def test_a_classifier_evaluates_by_shape(name):
+    config = filled(name)
+    size = config["data"]["batch_size"]
+    feed = {key: jax.ShapeDtypeStruct((size, *shape), jnp.uint8) for key, shape in images(config).items()}
+    feed["label"] = jax.ShapeDtypeStruct((size,), jnp.int32)
+    clock = dataclasses.replace(CLOCK, total_steps=CLOCK.steps(config["duration"], "config.duration"))
+    method = build.section(config["method"], "config.method", clock)
+    preprocess = build.section(config["preprocess"], "config.preprocess", clock)
+    key = jax.eval_shape(jax.random.key, 0)
+    batch = jax.eval_shape(preprocess, feed, key)
+    assert (batch["image"].shape, batch["image"].dtype) == ((size, *view_shape(config)), jnp.dtype("float32"))
+    state = jax.eval_shape(functools.partial(method.init, spec=batch), key)
+    after, metrics = jax.eval_shape(method.step, state, batch, key)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert {"loss", "accuracy"} <= set(metrics)
+    plain = next(section for section in sections(config) if section["type"] == "augment.Plain")
+    evaluated = jax.ShapeDtypeStruct((4, *next(iter(images(config).values()))), jnp.uint8)
+    seen = jax.eval_shape(build.section(plain, "config.plain"), evaluated)
+    assert seen.shape == (4, *view_shape(config))
+    logits = jax.eval_shape(method.exports["logits"], state, seen)
+    assert (logits.shape, logits.dtype) == ((4, 3), jnp.dtype("float32"))
+
+
+@pytest.mark.parametrize("name", DOWNSTREAM)
+def test_nothing_that_the_encoder_decides_is_written_down(name):
+    plain = config_of(name).to_dict()
+    colours = [section for section in sections(plain) if "mean" in section]
+    assert plain["method"]["encoder"] is None and len(colours) > 1
+    assert {section["mean"] for section in colours} | {section["deviation"] for section in colours} == {None}
+    assert all(section["class_names"] is None for section in sections(plain) if section["type"] == "data.feed.training")
 
 
 # Batches whose crops were made on the host.

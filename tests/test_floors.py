@@ -14,6 +14,7 @@ ARRAYS = ("jax", "numpy", "flax", "optax")
 ROOMS = {
     "ssl_jax.types": ((), ("jax", "numpy", "flax")),
     "ssl_jax.rng": ((), ("jax",)),
+    "ssl_jax.fingerprint": ((), ("jax", "numpy")),
     "ssl_jax.subsets": (("ssl_jax.types", "ssl_jax.rng"), ("jax", "numpy")),  # for data and evaluators alike
     "ssl_jax.image_ops": ((), ("jax", "numpy")),  # below augment: arithmetic without chance
     "ssl_jax.augment": (("ssl_jax.types", "ssl_jax.rng", "ssl_jax.image_ops"), ("jax", "numpy")),
@@ -30,7 +31,7 @@ ROOMS = {
     ),
     "ssl_jax.evaluators.*": (
         (
-            *(f"ssl_jax.{room}" for room in ("types", "rng", "losses", "metrics", "optim", "subsets")),
+            *(f"ssl_jax.{room}" for room in ("types", "rng", "fingerprint", "losses", "metrics", "optim", "subsets")),
             "ssl_jax.analysis.*",
         ),
         ARRAYS,
@@ -47,11 +48,19 @@ ROOMS = {
         ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.subsets", "ssl_jax.data.*"),
         ("jax", "numpy", "cv2", "grain", "PIL", "tqdm", "array_record"),
     ),
+    "ssl_jax.pretrained": (
+        ("ssl_jax.types", "ssl_jax.fingerprint", "ssl_jax.checkpoint", "ssl_jax.log"),
+        ("numpy", "flax", "safetensors"),
+    ),
     "ssl_jax.mesh": (("ssl_jax.types",), ("jax", "numpy")),
     "ssl_jax.checkpoint": (("ssl_jax.types",), ("jax", "numpy", "orbax")),
     "ssl_jax.log": (("ssl_jax.types",), ("jax", "numpy")),
     "ssl_jax.charts": (("ssl_jax.types", "ssl_jax.log"), ("numpy", "matplotlib")),
-    "ssl_jax.report": (("ssl_jax.types", "ssl_jax.log", "ssl_jax.charts"), ("numpy",)),
+    "ssl_jax.report": (
+        ("ssl_jax.types", "ssl_jax.log", "ssl_jax.charts", "ssl_jax.report_classification"),
+        ("numpy",),
+    ),
+    "ssl_jax.report_classification": (("ssl_jax.types", "ssl_jax.log"), ("numpy",)),
     "ssl_jax.writers.page": (("ssl_jax.types", "ssl_jax.log", "ssl_jax.report"), ("numpy",)),
     "ssl_jax.writers.*": (("ssl_jax.types", "ssl_jax.log"), ("numpy", "tqdm", "wandb")),
     "ssl_jax.trainer": (("ssl_jax.types", "ssl_jax.rng", "ssl_jax.mesh"), ("jax", "numpy")),
@@ -61,13 +70,23 @@ ROOMS = {
         ("jax", "numpy"),
     ),
     "ssl_jax.build": (("ssl_jax.types",), ()),
+    "ssl_jax.classifier": (
+        tuple(f"ssl_jax.{room}" for room in ("types", "mesh", "checkpoint", "pretrained", "trainer", "build")),
+        ("jax", "numpy"),
+    ),
+    "ssl_jax.self_training": (("ssl_jax.types", "ssl_jax.metrics", "ssl_jax.analysis.confidence"), ("numpy",)),
     "experiments.command": (("ssl_jax.types",), ("absl",)),
     "experiments.prepare": (("experiments.command", "ssl_jax.types", "ssl_jax.data.prepare"), ("absl",)),
+    "experiments.benchmark_probe": (
+        ("experiments.command", *(f"ssl_jax.{room}" for room in ("types", "rng", "log", "analysis.*", "evaluators.*"))),
+        ("absl", "jax", "numpy", "sklearn"),
+    ),
     "experiments.*": (
         (
-            "experiments.command",
+            *(f"experiments.{room}" for room in ("command", "launch", "transfer", "pseudo_label")),
             *(f"ssl_jax.{room}" for room in ("types", "rng", "mesh", "checkpoint", "log", "report")),
-            *(f"ssl_jax.{room}" for room in ("trainer", "loop", "build")),
+            *(f"ssl_jax.{room}" for room in ("pretrained", "trainer", "loop", "build", "classifier")),
+            *(f"ssl_jax.{room}" for room in ("self_training", "data.pictures", "data.transforms")),
         ),
         ("absl", "jax", "numpy", "ml_collections"),
     ),
@@ -78,6 +97,7 @@ LAZY = {
     "wandb": "ssl_jax.writers.weights_and_biases",
     "matplotlib": "ssl_jax.charts",
     "torch": "ssl_jax.models.pytorch",
+    "safetensors": "ssl_jax.pretrained",
 }
 NOT_ON_A_BARE_MACHINE = ("ssl_jax.data.", "experiments.", "configs.")
 

@@ -84,6 +84,8 @@ def written(run):
             "eval/linear/map_labels": np.arange(60) % 3 - 1,
             "eval/linear/map_classes": np.array(["zero", EVIL]),
             "eval/linear/map_explained/simsiam": np.array([0.3, 0.12]),
+            "eval/test/confusion": np.array([[900, 37], [12, 288]]),
+            "eval/test/confusion_classes": np.array(["zero", EVIL]),
         },
     )
     writer.summary(
@@ -92,6 +94,21 @@ def written(run):
             "labels_1_std": {"simsiam": 0.0207},
             "labels_all": {"simsiam": 0.977, "raw_pixels": np.nan},
             "knn": {"simsiam": 0.98},
+            "test": {
+                "examples": 1237,
+                "accuracy": 0.9604,
+                "accuracy_interval": [0.9491, 0.9712],
+                "macro_f1": 0.9475,
+                "macro_f1_interval": [0.9333, 0.9611],
+                "calibration_error": 0.0214,
+                "level": 0.95,
+                "classes": {
+                    "zero": {"precision": 0.9868, "recall": 0.9605, "f1": 0.9735, "support": 937},
+                    EVIL: {"precision": 0.8862, "recall": 0.96, "f1": 0.9216, "support": 300},
+                },
+            },
+            f"val{EVIL}": {"accuracy": 0.5, "accuracy_interval": [0, 1], "macro_f1": 0.4, "classes": {}},
+            "bad": {"examples": 7, "not_finite": 3},
         }
     )
     writer.alarm(150, f"the output has collapsed {EVIL}")
@@ -115,6 +132,12 @@ def test_the_page_shows_what_the_folder_holds(written):
         "Dashed",
         "The two axes hold 42% of the variance.",
         "zero",
+        "test 0.960 0.949 to 0.971 \N{EN DASH} 0.948 0.933 to 0.961 0.021 1,237",
+        f"val{EVIL} 0.500 0.000 to 1.000 \N{EN DASH} 0.400 \N{EN DASH} \N{EN DASH}",
+        "the interval that holds 95% of the scores",
+        "class precision recall F1 images zero 0.987 0.961 0.974 937",
+        f"{EVIL} 0.886 0.960 0.922 300",
+        f"37 of 937 images of zero were taken for {EVIL}, and 12 of 300 the other way round.",
         f'note: "{EVIL}"'.replace('("1")', '(\\"1\\")'),
         "What the network sees",
         "step 200",
@@ -123,7 +146,8 @@ def test_the_page_shows_what_the_folder_holds(written):
     ):
         assert expected in text
     labels = [attributes["aria-label"] for tag, attributes in found.tags if tag == "svg"]
-    assert len(labels) == 5  # accuracy against labels, two curves (healthy is a line in one), two maps
+    assert len(labels) == 6  # accuracy against labels, two curves (healthy is a line in one), two maps, a confusion
+    assert "not_finite" not in text
     assert sum(tag == "img" for tag, _ in found.tags) == 2 * 4
     assert all(attributes["alt"] for tag, attributes in found.tags if tag == "img")
     assert all("scope" in attributes for tag, attributes in found.tags if tag == "th")
@@ -164,6 +188,8 @@ def test_missing_parts_are_left_out(run, written):
     assert "".join(found.by_tag["h1"]) == "run"
     assert "What the features are worth" not in found.text
     assert "Maps of the features" not in found.text
+    assert "How well it classifies" not in found.text
+    assert "What is taken for what" not in found.text
     assert "Curves" in found.text
 
 

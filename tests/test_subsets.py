@@ -28,7 +28,8 @@ def test_a_share_is_the_same_part_of_every_class_and_at_least_one():
     drawn = subsets.Subset(share=0.1).draw(LABELS, NAMES)
     assert np.bincount(LABELS[drawn]).tolist() == [4, 7, 4]
     assert np.bincount(LABELS[subsets.Subset(share=0.001).draw(LABELS, NAMES)]).tolist() == [1, 1, 1]
-    np.testing.assert_array_equal(subsets.Subset(share=1.0).draw(LABELS, NAMES), np.arange(len(LABELS)))
+    for everything in (subsets.Subset(share=1.0), subsets.Subset()):
+        np.testing.assert_array_equal(everything.draw(LABELS, NAMES), np.arange(len(LABELS)))
 
 
 def test_a_class_with_too_few_is_named():
@@ -41,7 +42,6 @@ def test_a_class_with_too_few_is_named():
 @pytest.mark.parametrize(
     "arguments",
     [
-        {},
         {"per_class": 1, "share": 0.1},
         {"per_class": 0},
         {"share": 0.0},

@@ -1,14 +1,34 @@
 """From a data set's name to what trains and what is evaluated."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
 
+from ssl_jax import subsets
 from ssl_jax.data import source, transforms
 from ssl_jax.data.resident import Resident
+from ssl_jax.data.selection import Joined, Selection, read_guesses
 from ssl_jax.data.stream import HostCrop, Stream
 from ssl_jax.types import UsageError
+
+_LABELS_LOOKED_AT = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Guesses:
+    """Images that train under labels a model gave them.
+
+    Attributes:
+        file: `.npz` with `rows` int [n] into the split, and `labels` int [n].
+        name, split, data_dir: where the images are, as of `training`.
+    """
+
+    file: str
+    name: str
+    split: str
+    data_dir: str = ""
 
 
 def training(
@@ -20,6 +40,10 @@ def training(
     crop: HostCrop | None = None,
     workers: int = 0,
     resident_limit_mib: int = 2048,
+    labels: subsets.Subset | None = None,
+    guesses: Guesses | None = None,
+    class_names: tuple[str, ...] | None = None,
+    image_shape: tuple[int | None, ...] | None = None,
 ) -> Resident | Stream:
     """A training feed over a TFDS data set in ArrayRecord form.
 
@@ -33,24 +57,92 @@ def training(
         crop: random resized crops on the host, for images of varying size; streamed only.
         workers: decoding processes of a stream; 0 decodes in a thread.
         resident_limit_mib: what "auto" takes for small.
+        labels: the labelled images to train on; None takes all of the split. Where they do not fill a batch they are
+            repeated, and an epoch is a pass over the repetitions. The run keeps their rows as `data/labelled`.
+        guesses: more images, under labels that a model gave them.
+        class_names: what the classes must be, every image labelled; None takes any set.
+        image_shape: height, width (None: any) and channels that the images must have; None takes any.
 
     Raises:
-        UsageError: for a set, split, batch or combination that does not exist.
+        UsageError: for a set, split, batch or combination that does not exist, or another set than was expected.
     """
     records = source.open_source(name, split, data_dir)
+    check_set(records, class_names, image_shape)
+    chosen = {}
+    wants_labels = labels is not None or guesses is not None or class_names is not None
+    if wants_labels:
+        _check_labelled(records)
+    if labels is not None and not labels.takes_all:
+        chosen["labelled"] = labels.draw(records.labels(), records.class_names)
+        records = Selection(records, chosen["labelled"])
+    if guesses is not None:
+        rows, guessed = read_guesses(guesses.file, len(records.class_names))
+        chosen |= {"guessed": rows, "guesses": guessed}
+        records = Joined(
+            records, Selection(source.open_source(guesses.name, guesses.split, guesses.data_dir), rows, guessed)
+        )
+    if chosen and records.examples < batch_size:
+        records = Selection(records, np.tile(np.arange(records.examples), -(-batch_size // records.examples)))
     size_bytes = records.bytes_when_resident
     if feeding == "resident" and (crop is not None or size_bytes is None):
         raise UsageError(f"{name!r} cannot be resident: images of varying size are cropped on the host; use 'stream'")
     fits = size_bytes is not None and crop is None and size_bytes <= resident_limit_mib * 2**20
     if feeding == "resident" or (feeding == "auto" and fits):
-        return Resident(records.read_all(), batch_size)
-    return Stream(records, batch_size, crop=crop, workers=workers)
+        return Resident(records.read_all(), batch_size, chosen)
+    return Stream(records, batch_size, crop=crop, workers=workers, chosen=chosen)
+
+
+def check_set(
+    records: source.Source, class_names: tuple[str, ...] | None, image_shape: tuple[int | None, ...] | None
+) -> None:
+    """Raises UsageError where a set's classes or images are not those that a run expects."""
+    here = f"data set {records.name!r}, split {records.split!r},"
+    if class_names is not None and tuple(class_names) != records.class_names:
+        if not records.class_names:
+            raise UsageError(f"{here} has no labels, and labelled images of {len(class_names)} classes are needed")
+        missing = [name for name in class_names if name not in records.class_names]
+        unknown = [name for name in records.class_names if name not in class_names]
+        what = [f"lacks {', '.join(missing[:5])}"] if missing else []
+        what += [f"has {', '.join(unknown[:5])} beside"] if unknown else []
+        raise UsageError(
+            f"{here} has other classes than the run was trained for: it {' and '.join(what) or 'orders them otherwise'}"
+        )
+    wanted, there = image_shape or (None, None, None), records.image_shape
+    if wanted[-1] not in (None, there[-1]):
+        raise UsageError(
+            f"{here} has images of {there[-1]} channel(s), and the run takes {wanted[-1]}: give images of the same kind"
+        )
+    if any(expected not in (None, actual) for expected, actual in zip(wanted, there, strict=True)):
+        raise UsageError(f"{here} has images of {there} (h, w, c), and the run was made for {wanted}")
+
+
+def _check_labelled(records):
+    """Raises UsageError for a set or split without labels, by looking at some: reading all can take hours."""
+    here = f"data set {records.name!r}, split {records.split!r},"
+    if not records.class_names:
+        raise UsageError(f"{here} has no labels: give a labelled set or split")
+    for row in np.unique(np.linspace(0, records.examples - 1, _LABELS_LOOKED_AT).astype(int)):
+        label = records.read(int(row))["label"]
+        if not 0 <= label < len(records.class_names):
+            raise UsageError(
+                f"{records.describe(int(row))} has label {label}, outside 0..{len(records.class_names) - 1}: "
+                "give a wholly labelled split"
+            )
 
 
 class Evaluation:
     """A set that evaluators read once through, in TFDS's order, in masked batches of one shape."""
 
-    def __init__(self, name: str, split: str, size_px: int | None = None, data_dir: str = "", batch_size: int = 256):
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        size_px: int | None = None,
+        data_dir: str = "",
+        batch_size: int = 256,
+        class_names: tuple[str, ...] | None = None,
+        image_shape: tuple[int | None, ...] | None = None,
+    ):
         """Args:
             name: as in TFDS, or the name given to `experiments.prepare`.
             split: as in TFDS.
@@ -58,11 +150,15 @@ class Evaluation:
                 centre kept, as the linear evaluation of the paper does.
             data_dir: where the data sets lie; "" is TFDS's own default.
             batch_size: images in a batch; the last is padded and masked.
+            class_names: what the classes must be; None takes any.
+            image_shape: height, width and channels of the training images, of which these must have the channels.
 
         Raises:
-            UsageError: for a set or split that does not exist, or varying sizes without `size_px`.
+            UsageError: for a set or split that does not exist or is not as expected, or varying sizes without
+                `size_px`.
         """
         self._source = source.open_source(name, split, data_dir)
+        check_set(self._source, class_names, image_shape and (None, None, image_shape[-1]))
         self.examples = self._source.examples
         self.class_names = self._source.class_names
         self._size_px, self._batch_size = size_px, min(batch_size, self.examples)
@@ -90,9 +186,5 @@ class Evaluation:
 
     def _decoded(self, rows):
         records = [self._source.read(row) for row in rows]
-        shorter_px = round(self._size_px * 8 / 7)
-        images = [
-            transforms.center_crop(transforms.resize_shorter(record["image"], shorter_px), self._size_px)
-            for record in records
-        ]
+        images = [transforms.evaluation_crop(record["image"], self._size_px) for record in records]
         return {"image": np.stack(images), "label": np.array([record["label"] for record in records], np.int32)}

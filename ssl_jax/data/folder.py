@@ -110,7 +110,7 @@ def _scan(root: pathlib.Path) -> Listing:
             f"{root} holds split folders ({_some(named)}) beside others ({_some(rest)}): "
             "move the others away, or rename the split folders if they are classes"
         )
-    if folders and not any(map(_image_like, loose)) and not rest:
+    if folders and not any(map(image_like, loose)) and not rest:
         parts = [(folder.name.lower(), folder) for folder in folders]
     else:
         parts = [("train", root)]
@@ -120,7 +120,7 @@ def _scan(root: pathlib.Path) -> Listing:
     files, others = [], [] if parts[0][1] == root else list(loose)
     for split, folder in parts:
         for class_name, path in _walk_split(folder):
-            if _image_like(path):
+            if image_like(path):
                 files.append(File(path, _text(path.relative_to(root).as_posix()), split, class_name))
             else:
                 others.append(path)
@@ -192,7 +192,8 @@ def content_hash(images: Sequence[Image]) -> str:
     return digest.hexdigest()
 
 
-def _inspect_one(file: File) -> Image | str:
+def inspect_one(file: File) -> Image | str:
+    """What a file is, or a sentence that says what is wrong with it."""
     try:
         data = file.path.read_bytes()
         if _image_format(data[:16]) is None:
@@ -216,7 +217,7 @@ def _in_order(pool: concurrent.futures.Executor, files: Iterator[File]) -> Itera
     # A window, because `map` would queue every file of a million at once and a fatal one would wait for them.
     waiting: collections.deque[concurrent.futures.Future[Image | str]] = collections.deque()
     for file in files:
-        waiting.append(pool.submit(_inspect_one, file))
+        waiting.append(pool.submit(inspect_one, file))
         if len(waiting) >= 64:
             yield waiting.popleft().result()
     while waiting:
@@ -228,7 +229,7 @@ def _walk_split(folder: pathlib.Path) -> Iterator[tuple[str | None, pathlib.Path
     if not classes:
         yield from ((None, path) for path in loose)
         return
-    pictures = [path for path in loose if _image_like(path)]
+    pictures = [path for path in loose if image_like(path)]
     if pictures:
         raise types.UsageError(
             f"{folder} holds loose images ({_some(pictures)}) beside class folders "
@@ -236,19 +237,20 @@ def _walk_split(folder: pathlib.Path) -> Iterator[tuple[str | None, pathlib.Path
         )
     yield from ((None, path) for path in loose)
     for class_folder in classes:
-        found = list(_walk(class_folder))
-        if not any(map(_image_like, found)):
+        found = list(walk(class_folder))
+        if not any(map(image_like, found)):
             raise types.UsageError(
                 f"class folder {class_folder} holds no images (PNG, JPEG, WebP; {_holds(found)}): fill it or remove it"
             )
         yield from ((_text(class_folder.name), path) for path in found)
 
 
-def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Every file below a folder, sorted; what is hidden is passed over, and linked folders are not entered."""
     yield from _loose(folder)
     for below in _folders(folder):
         if not below.is_symlink():
-            yield from _walk(below)
+            yield from walk(below)
 
 
 def _loose(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -265,7 +267,8 @@ def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith(hidden) and path.is_dir())
 
 
-def _image_like(path: pathlib.Path) -> bool:
+def image_like(path: pathlib.Path) -> bool:
+    """Whether a file is an image by its extension or its first bytes."""
     if path.suffix.lower() in _IMAGE_SUFFIXES:
         return True
     try:

@@ -21,10 +21,13 @@ class Resident:
     drawn and the batch gathered on the device, so a batch costs no transfer.
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], batch_size: int):
+    def __init__(
+        self, arrays: Mapping[str, np.ndarray], batch_size: int, chosen: Mapping[str, np.ndarray] | None = None
+    ):
         """Args:
             arrays: `image` uint8 [n, h, w, c] and whatever else has n rows.
             batch_size: images in a global batch.
+            chosen: see `types.Feed`.
 
         Raises:
             UsageError: for a batch larger than the set, or arrays of different lengths.
@@ -34,6 +37,7 @@ class Resident:
             raise UsageError(f"the arrays must have one row an image, but have {lengths}")
         self.examples = len(arrays["image"])
         self.batch_size = batch_size
+        self.chosen = dict(chosen or {})
         check_size(batch_size, self.examples)
         self._arrays = arrays
         self.spec = {

@@ -81,18 +81,22 @@ class Source:
             types.UsageError: the images vary in size.
             types.RunError: see `read`.
         """
+        return self.read_rows(np.arange(self.examples))
+
+    def read_rows(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The records at `rows`, int [m], in that order; the rest as of `read_all`."""
         if None in self.image_shape:
             raise types.UsageError(
                 f"the images of {self.name!r} vary in size, so they cannot lie in one array: "
                 "stream them, with a crop to one size"
             )
-        image = np.empty((self.examples, *self.image_shape), np.uint8)
-        label = np.empty(self.examples, np.int32)
-        for first in range(0, self.examples, _AT_ONCE):
-            indices = range(first, min(first + _AT_ONCE, self.examples))
-            for index, record in zip(indices, self._fetch(list(indices)), strict=True):
-                decoded = self._decode(index, record)
-                image[index], label[index] = decoded["image"], decoded["label"]
+        image = np.empty((len(rows), *self.image_shape), np.uint8)
+        label = np.empty(len(rows), np.int32)
+        for first in range(0, len(rows), _AT_ONCE):
+            indices = [int(row) for row in rows[first : first + _AT_ONCE]]
+            for place, record in enumerate(self._fetch(indices), start=first):
+                decoded = self._decode(indices[place - first], record)
+                image[place], label[place] = decoded["image"], decoded["label"]
         return {"image": image, "label": label}
 
     def labels(self) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import grain.python as grain
@@ -14,9 +14,6 @@ from ssl_jax.data import transforms
 from ssl_jax.data.resident import check_size
 from ssl_jax.types import Batch, RunError, UsageError
 
-VIEWS = 2
-"""What the methods here take of each image."""
-
 
 @dataclasses.dataclass(frozen=True)
 class HostCrop:
@@ -26,21 +23,24 @@ class HostCrop:
         size_px: side of the square crop.
         scale: area of the crop as a share of the image's, uniform between the two.
         ratio: width over height, log-uniform between the two.
+        views: independent crops of each image.
         small_images: "refused" stops at an image whose shorter side is below `size_px`; "enlarged" takes it all the
             same, as torchvision does (ImageNet holds some).
 
-    The two crops of an image are independent, `image_1` and `image_2`; the augmentation on the device then crops no
+    The crops of an image are independent, `image_1`, `image_2` and so on; the augmentation on the device then crops no
     more, and the views are as independent as the paper's.
     """
 
     size_px: int
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    views: int = 2
     small_images: Literal["refused", "enlarged"] = "refused"
 
     def __post_init__(self):
-        if self.size_px < 1:
-            raise UsageError(f"size_px is {self.size_px}: it must be at least 1")
+        for name in ("size_px", "views"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
         for name, most in (("scale", 1.0), ("ratio", math.inf)):
             low, high = getattr(self, name)
             if not 0.0 < low <= high <= most:
@@ -54,13 +54,23 @@ class Stream:
     is a permutation by seed and epoch, the crop's draws belong to the position, and the process's share is taken last.
     """
 
-    def __init__(self, source: Any, batch_size: int, *, crop: HostCrop | None, workers: int, prefetch: int = 4):
+    def __init__(
+        self,
+        source: Any,
+        batch_size: int,
+        *,
+        crop: HostCrop | None,
+        workers: int,
+        prefetch: int = 4,
+        chosen: Mapping[str, np.ndarray] | None = None,
+    ):
         """Args:
             source: random access to records {"image": uint8 [h, w, c], "label": int}; `describe(index)` names one.
             batch_size: images in a global batch.
             crop: needed where the images vary in size.
             workers: worker processes; 0 decodes in a thread of this one.
             prefetch: batches decoded ahead.
+            chosen: see `types.Feed`.
 
         Raises:
             UsageError: for a batch larger than the set, less than no workers, or images of varying size without `crop`.
@@ -69,12 +79,13 @@ class Stream:
             raise UsageError(f"workers is {workers}: 0 decodes in a thread, more in so many processes")
         self.examples = source.examples
         self.batch_size = batch_size
+        self.chosen = dict(chosen or {})
         check_size(batch_size, self.examples)
         self._source, self._crop, self._workers, self._prefetch = source, crop, workers, prefetch
         height, width, channels = source.image_shape
         if crop is not None:
             shape = (batch_size, crop.size_px, crop.size_px, channels)
-            images = [f"image_{view + 1}" for view in range(VIEWS)]
+            images = [f"image_{view + 1}" for view in range(crop.views)]
         elif height is None or width is None:
             raise UsageError(
                 f"the images of {source.name!r} vary in size: give the data section "
@@ -183,6 +194,6 @@ class _Prepare(grain.RandomMapTransform):
             f"image_{view + 1}": transforms.random_resized_crop(
                 record["image"], crop.size_px, crop.scale, crop.ratio, rng=rng
             )
-            for view in range(VIEWS)
+            for view in range(crop.views)
         }
         return {**crops, "label": label}

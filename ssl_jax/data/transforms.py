@@ -127,6 +127,28 @@ def center_crop(image: np.ndarray, size_px: int) -> np.ndarray:
     return image[top : top + size_px, left : left + size_px]
 
 
+def evaluation_crop(image: np.ndarray, size_px: int) -> np.ndarray:
+    """What evaluation sees of an image of any size: the shorter side 8/7 of `size_px` (256 for 224), then the centre.
+
+    Returns:
+        uint8 [size_px, size_px, c].
+    """
+    return center_crop(resize_shorter(image, round(size_px * 8 / 7)), size_px)
+
+
+def cover(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The image resized, its proportions kept, until it just covers the frame, and the centre of that.
+
+    Returns:
+        uint8 [height, width, c]; the image itself where it has that size already.
+    """
+    scale = max(height / image.shape[0], width / image.shape[1])
+    tall, wide = (max(least, round(side * scale)) for least, side in zip((height, width), image.shape, strict=False))
+    image = _resize(image, tall, wide)
+    top, left = (tall - height) // 2, (wide - width) // 2
+    return image[top : top + height, left : left + width]
+
+
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     # Two passes, because INTER_AREA degenerates to nearest-neighbour steps on a side that grows, and INTER_LINEAR
     # aliases on one that shrinks.

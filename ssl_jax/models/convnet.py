@@ -36,6 +36,11 @@ class ConvNet(nn.Module):
             raise types.UsageError(f"ConvNet channels {self.channels} and strides {self.strides} must be at least 1")
         super().__post_init__()
 
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the parameter groups, one stage a convolution, from the images up."""
+        return tuple((f"conv{layer}", f"norm{layer}") for layer in range(1, len(self.channels) + 1))
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Images float [b, h, w, c] to features float32 [b, d]; d is the last of `channels`.

@@ -1,10 +1,11 @@
-"""The heads that self-supervised methods train on top of an encoder's features."""
+"""The heads that methods train on top of an encoder's features."""
 
 from typing import Literal
 
 import flax.linen as nn
 import jax
 
+from ssl_jax import types
 from ssl_jax.models import layers
 
 
@@ -89,6 +90,48 @@ class Predictor(nn.Module):
         x = x.astype(layers.compute_dtype(self.dtype))
         x = nn.relu(_dense_norm(x, self.hidden, 1, self.hidden_norm, self.dtype, train))
         return layers.at_least_float32(_dense_norm(x, self.output, 2, self.output_norm, self.dtype, train))
+
+
+class Classifier(nn.Module):
+    """One linear layer from features to class logits.
+
+    Parameters lie under `dense1`, and with a norm its statistics under `norm1`. The kernel starts normal with deviation
+    0.01 and the bias at zero, as in the SimSiam authors' linear evaluation (`main_lincls.py`).
+
+    Attributes:
+        classes: how many logits.
+        norm: "none", the published protocol; or "plain", a batch norm without scale and bias before the layer, which
+            makes learning rates mean the same for features of every size (He et al. 2021, arXiv 2111.06377, A.1).
+        dtype: what the layer computes in, "float32" or "bfloat16".
+
+    Raises:
+        UsageError: for fewer than 2 classes, or a value that is none of the choices.
+    """
+
+    classes: int
+    norm: Literal["none", "plain"] = "none"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise types.UsageError(f"Classifier classes={self.classes}: a classifier tells at least 2 classes apart")
+        layers.check_choice("Classifier norm", self.norm, ("none", "plain"))
+        layers.compute_dtype(self.dtype)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Features float [b, c] to logits float32 [b, classes]; `train` updates collection "batch_stats"."""
+        if self.norm == "plain":
+            x = layers.batch_norm(dtype=self.dtype, name="norm1", affine=False, fast_variance=False)(x, train=train)
+        x = x.astype(layers.compute_dtype(self.dtype))
+        dense = nn.Dense(
+            self.classes,
+            kernel_init=nn.initializers.normal(0.01),
+            dtype=layers.compute_dtype(self.dtype),
+            name="dense1",
+        )
+        return layers.at_least_float32(dense(x))
 
 
 def _dense_norm(x: jax.Array, features: int, layer: int, norm: str, dtype: str, train: bool) -> jax.Array:

@@ -56,6 +56,13 @@ class ResNet(nn.Module):
             )
         super().__post_init__()
 
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the parameter groups, the stem and four stages, from the images up."""
+        blocks = enumerate(STAGE_BLOCKS[self.depth], start=1)
+        stages = [tuple(f"stage{stage}_block{block}" for block in range(1, count + 1)) for stage, count in blocks]
+        return (("stem_conv", "stem_norm"), *stages)
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Images float [b, h, w, c] to features float32 [b, d]; d is 512 (depth 50: 2048) times the width multiplier.

@@ -1,0 +1,103 @@
+"""Self-training on the 11 classes of Tiny-ImageNet: few labels, and the rest of the 5,500 images without theirs.
+
+    python -m experiments.pseudo_label --run=runs/tiny11 --config=configs/pseudo_label_tiny11.py --workdir=runs/pseudo
+
+Ten labelled images a class (--config.data.labels.per_class=10). Every round fine-tunes the pre-trained encoder at a
+tenth of the head's rate; then the surest fifth, two fifths, three fifths of the unlabelled images, as many of each
+class, join the labelled ones (curriculum labelling, arXiv 2001.06001, with balanced classes). What to expect is in
+experiments/RESULTS.md.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.duration = "600 steps"
+    config.log_every = "50 steps"
+    config.graft = {"type": "pretrained.Graft", "origin": placeholder(str), "step": placeholder(int)}
+    config.data = {
+        "type": "data.feed.training",
+        "name": "tiny11",
+        "split": "train",
+        "batch_size": 64,
+        "feeding": "auto",
+        "data_dir": "",
+        "labels": {"type": "subsets.Subset", "per_class": 10, "share": placeholder(float), "seed": 0},
+        "class_names": placeholder(tuple),
+        "image_shape": placeholder(tuple),
+    }
+    colours = {"mean": placeholder(tuple), "deviation": placeholder(tuple)}
+    config.preprocess = {
+        "type": "augment.Labelled",
+        "view": {
+            "type": "augment.View",
+            "crop": {"type": "augment.Crop", "size_px": 32, "scale": (0.2, 1.0), "ratio": (3 / 4, 4 / 3)},
+            "jitter": {
+                "type": "augment.Jitter",
+                "brightness": 0.4,
+                "contrast": 0.4,
+                "saturation": 0.4,
+                "hue": 0.1,
+                "probability": 0.8,
+            },
+            "flip": {"type": "augment.Flip", "probability": 0.5},
+            **colours,
+        },
+    }
+    config.method = {
+        "type": "methods.classify.Classify",
+        "train": "all",
+        "encoder_rate": 0.1,
+        "layer_decay": 1.0,
+        "unfreeze": (),
+        "batch_norm": "running",
+        "encoder": placeholder(dict),
+        "head": {"type": "models.heads.Classifier", "classes": placeholder(int), "norm": "plain"},
+        "optimizer": {
+            "type": "optim.sgd",
+            "base_learning_rate": 0.4,
+            "batch_size": config.data.get_ref("batch_size"),
+            "decay_steps": "100 %",
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+        },
+    }
+    train = {
+        "type": "data.feed.Evaluation",
+        "name": config.data.get_ref("name"),
+        "split": config.data.get_ref("split"),
+        "data_dir": config.data.get_ref("data_dir"),
+        "class_names": placeholder(tuple),
+        "image_shape": placeholder(tuple),
+    }
+    test = {**train, "split": "test"}
+    config.self_training = {
+        "type": "self_training.SelfTraining",
+        "rounds": 3,
+        "keep": {"type": "analysis.confidence.ClassBalanced", "share": 0.2},
+        "unlabelled": {key: value for key, value in train.items() if key != "class_names"},
+    }
+    plain = {"type": "augment.Plain", "size_px": 32, **colours}
+    config.evaluators = {
+        "test": {
+            "type": "loop.Every",
+            "steps": "100 %",
+            "run": {
+                "type": "evaluators.classification.Classification",
+                "examples": dict(test),
+                "preprocess": dict(plain),
+                "name": "test",
+            },
+        },
+    }
+    config.checkpoint = {"type": "checkpoint.Policy", "every": "20 %", "keep_latest": 2, "best": ""}
+    config.writers = {
+        "console": {"type": "writers.console.Console"},
+        "files": {"type": "writers.files.Files"},
+        "page": {"type": "writers.page.Page"},
+    }
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    return config

@@ -1,0 +1,80 @@
+"""A trained classifier as one function, made from its run folder and nothing else."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_jax import build, checkpoint, mesh, pretrained, trainer
+from ssl_jax.types import TrainState, UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A run's network with the way its images were prepared.
+
+    Attributes:
+        class_names: in the order of the probabilities.
+        image_shape: height, width (None: any) and channels of the images it was trained on.
+        size_px: the side of the evaluation's crop, None where images are taken whole.
+        step: of the checkpoint.
+        probabilities: uint8 [b, h, w, c] to float32 [b, k].
+    """
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[int | None, ...]
+    size_px: int | None
+    step: int
+    probabilities: Callable[[np.ndarray], np.ndarray]
+
+
+def load(folder: pathlib.Path, *, which: Literal["last", "best"] = "last") -> Classifier:
+    """The classifier that a run of `methods.classify` trained.
+
+    Images are prepared as its first evaluator of classification prepared them.
+
+    Raises:
+        UsageError: for a folder that is no run, or a run that is no classifier.
+        RunError: for damaged checkpoints.
+    """
+    config = build.normalised(pretrained.run_config(folder))
+    looked = [item["run"] for item in config["evaluators"].values()] if "evaluators" in config else []
+    looks = [run for run in looked if run["type"] == "evaluators.classification.Classification"]
+    if "class_names" not in config["data"] or not looks:
+        raise UsageError(
+            f"{folder} is no classifier's run ({config['method']['type']}): give the --workdir of linear_probe, "
+            "finetune or pseudo_label"
+        )
+    params, stats, step = checkpoint.restore_networks(folder, None, which=which)
+    method = build.section(config["method"], "config.method", _clock(folder))
+    preprocess = build.section(looks[0]["preprocess"], "config.preprocess")
+    devices = mesh.data_parallel()
+    logits = trainer.compiled_exports(method, devices)["logits"]
+    state = TrainState(step=jnp.int32(step), params=params, stats=stats, opt={}, memory={})
+    state = jax.device_put(state, mesh.replicated(devices))
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        return np.asarray(jax.nn.softmax(logits(state, images, preprocess), axis=-1))
+
+    return Classifier(
+        class_names=config["data"]["class_names"],
+        image_shape=config["data"]["image_shape"],
+        size_px=looks[0]["examples"].get("size_px"),
+        step=step,
+        probabilities=probabilities,
+    )
+
+
+def _clock(folder: pathlib.Path) -> build.Clock:
+    """What the run's durations in words came to, from its own summary."""
+    try:
+        summary: Mapping[str, Any] = json.loads((folder / "summary.json").read_text())
+        batch_size = summary["batch_size"]
+        return build.Clock(summary["steps_per_epoch"] * batch_size, batch_size, summary["total_steps"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{folder} has no sound summary.json: train it with the writer `files`") from error
