@@ -57,7 +57,7 @@ def main(arguments):
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([HEADER, *rows])
     log.replace(out, text.getvalue())
-    print(f"{out}: {len(rows)} images classified" + (f", {broken} broken ones left out" if broken else ""))
+    print(f"{out}: {len(rows)} images classified" + (f", {broken} broken left out" if broken else ""))
 
 
 def _framed(picture, trained):

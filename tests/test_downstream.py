@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
+from sklearn import datasets
 
-from ssl_jax import pretrained
-from ssl_jax.data import prepare
+from ssl_jax import classifier, pretrained
+from ssl_jax.data import prepare, source
 from tests import runs
 
 SHORT = ("--config.duration=40 steps", "--config.data.batch_size=32")
@@ -46,6 +48,11 @@ def call(words, env, code=0):
         assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
         return lines[0]
     return done.stdout
+
+
+def _arrays(file):
+    with np.load(file) as archive:
+        return dict(archive)
 
 
 def summary(folder):
@@ -118,15 +125,12 @@ def _networks(folder):
 def test_fine_tuning_moves_the_encoder_and_keeps_the_rows_it_drew(setting, tuned):
     workdir, _ = tuned
     assert pretrained.read(str(workdir)).sha256 != pretrained.read(str(setting[0] / "encoder")).sha256
-    rows = np.load(workdir / "arrays.npz")["data/labelled"]
+    rows = _arrays(workdir / "arrays.npz")["data/labelled"]
     assert len(rows) == 50 and len(set(rows)) == 50
     assert json.loads((workdir / "config.json").read_text())["data"]["class_names"] == list("0123456789")
 
 
 def test_predictions_agree_with_the_evaluation_and_a_broken_image_stops_nothing(setting, tuned, tmp_path):
-    import cv2
-    from sklearn import datasets
-
     scans = datasets.load_digits()
     for index in range(1400, 1460):
         label = scans.target[index]
@@ -141,16 +145,13 @@ def test_predictions_agree_with_the_evaluation_and_a_broken_image_stops_nothing(
         [*words, f"--out={tmp_path / 'out.csv'}"], env=setting[1], cwd=runs.REPOSITORY, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "broken.png" in done.stderr and "61 images classified, 1 broken ones left out" in done.stdout
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert "broken.png" in done.stderr and "61 images classified, 1 broken left out" in done.stdout
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert list(rows[0]) == ["file", "class", "probability", "second_class", "second_probability"]
     assert len(rows) == 61 and {"wide.jpg"} == {row["file"] for row in rows if "/" not in row["file"]}
     assert all(float(row["probability"]) >= float(row["second_probability"]) for row in rows)
     assert all(row["class"] != row["second_class"] for row in rows)
     # The first 60 test scans in the data set's own order, through the evaluator's path.
-    from ssl_jax import classifier
-    from ssl_jax.data import source
-
     trained = classifier.load(tuned[0])
     images = source.open_source("digits", "test", str(setting[0] / "data")).read_rows(np.arange(60))["image"]
     expected = trained.probabilities(images)
@@ -190,11 +191,11 @@ def test_self_training_keeps_its_rounds_and_their_precision(setting):
     assert all(0 < row["kept_precision"] <= 1 and row["of"] == 1370 for row in found["rounds"][:2])
     assert found["test"]["accuracy"] == found["rounds"][2]["test_accuracy"]
     assert "kept_precision" in printed
-    kept = [np.load(folder / "pseudo" / f"guesses_{number}.npz") for number in (1, 2)]
-    labelled = np.load(folder / "pseudo" / "round_0" / "arrays.npz")["data/labelled"]
+    kept = [_arrays(folder / "pseudo" / f"guesses_{number}.npz") for number in (1, 2)]
+    labelled = _arrays(folder / "pseudo" / "round_0" / "arrays.npz")["data/labelled"]
     assert len(kept[0]["rows"]) < len(kept[1]["rows"])
     assert not set(labelled) & set(kept[1]["rows"])
-    arrays = np.load(folder / "pseudo" / "round_2" / "arrays.npz")
+    arrays = _arrays(folder / "pseudo" / "round_2" / "arrays.npz")
     np.testing.assert_array_equal(arrays["data/guessed"], kept[1]["rows"])
     # A second start finds everything done, and changes nothing.
     call(words, env)
@@ -212,8 +213,6 @@ def test_the_fast_form_trains_no_step_and_gives_a_table(setting):
 
 def images(folder, shape, classes=("0", "1"), count=4):
     """Class folders of noise below train and test."""
-    import cv2
-
     draw = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in classes:
@@ -242,7 +241,6 @@ def other_sets(setting, tmp_path_factory):
     [
         (("--config.data.name=colour",), "images of 3 channel(s), and the encoder of"),
         (("--config.data.name=flat",), "has no labels"),
-        (("--config.evaluators.test.run.examples.name=letters",), "other classes than the run was trained for"),
         (("--config.data.labels.per_class=200",), "labelled images, fewer than the 200 asked for"),
         (("--config.data.labels.per_class=2", "--config.data.labels.share=0.5"), "give one of the two"),
         (("--config.method.train=all",), "takes a config whose method.train is 'head'; here it is 'all'"),
@@ -256,13 +254,26 @@ def test_what_a_user_gets_wrong_is_one_line(setting, other_sets, tmp_path, overr
     assert not (tmp_path / "new").exists()
 
 
+def test_a_test_set_of_other_classes_is_refused(setting, other_sets, tmp_path):
+    (tmp_path / "other.py").write_text(
+        "from configs.probe_digits import get_config as digits\n\n\ndef get_config():\n    config = digits()\n"
+        "    examples = config.evaluators.test.run.examples.to_dict() | {'name': 'letters'}\n"
+        "    config.evaluators.test.run.examples = examples\n    return config\n"
+    )
+    words = command(setting, "linear_probe", "probe_digits.py", tmp_path / "new")
+    words = [f"--config={tmp_path / 'other.py'}" if word.startswith("--config=") else word for word in words]
+    line = call(words, setting[1], code=2)
+    assert "'letters'" in line and "other classes than the run was trained for: it lacks 0, 1, 2, 3, 4" in line
+    assert not (tmp_path / "new").exists()
+
+
 def test_what_is_no_run_is_one_line(setting, tmp_path):
     folder, env = setting
     for run, says in ((tmp_path / "nothing", "there is no run folder"), (folder, "is no run folder")):
         words = command(setting, "linear_probe", "probe_digits.py", tmp_path / "new", run=run)
         assert says in call(words, env, code=2)
-    words = [sys.executable, "-m", "experiments.predict", f"--run={folder / 'encoder'}", f"--input={folder}"]
-    assert "images" in call(words, env, code=2)  # no image lies there
+    words = [sys.executable, "-m", "experiments.predict", f"--run={folder / 'encoder'}", f"--input={tmp_path}"]
+    assert "holds no images" in call(words, env, code=2)  # no image lies there
     images(tmp_path / "in", (8, 8))
     words[-1] = f"--input={tmp_path / 'in'}"
     assert "is no classifier's run (methods.simsiam.SimSiam)" in call(words, env, code=2)

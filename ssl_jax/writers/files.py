@@ -17,6 +17,8 @@ from ssl_jax import log, types
 LOWER_IS_BETTER = frozenset({"error", "loss", "distance", "fid", "kid"})
 """Words (parts of a scalar's name between `/` and `_`) that make the smallest value the best one in `summary.json`."""
 
+_TOLD_BY_THE_LOOP = {"finished", "step", "seed"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Files:
@@ -133,6 +135,9 @@ class FilesWriter:
         self._write_summary()
 
     def summary(self, values: Mapping[str, Any]) -> None:
+        taken = sorted(values.keys() & (self._own_summary().keys() - _TOLD_BY_THE_LOOP))
+        if taken:
+            raise types.UsageError(f"summary.json keeps {', '.join(taken)} for itself: call an evaluator otherwise")
         self._told |= values
         self._write_summary()
 

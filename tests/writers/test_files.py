@@ -158,3 +158,10 @@ def test_png_is_read_back_by_another_library():
     )
     with pytest.raises(ValueError, match="uint8"):
         files.png(picture.astype(np.float32))
+
+
+def test_no_evaluator_takes_a_word_that_summary_json_uses_itself(make_run):
+    writer = files.Files().start(make_run())
+    with pytest.raises(types.UsageError, match="keeps best, last for itself"):
+        writer.summary({"last": {}, "best": {}, "mine": 1})
+    writer.close()
