@@ -26,7 +26,7 @@ def get_config(form="plain"):
         "type": "data.feed.training",
         "name": "tiny11",
         "split": "train",
-        "batch_size": 64,
+        "batch_size": 32,
         "feeding": "auto",
         "data_dir": "",
         "labels": {"type": "subsets.Subset", "per_class": placeholder(int), "share": placeholder(float), "seed": 0},

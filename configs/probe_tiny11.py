@@ -29,7 +29,7 @@ def get_config(form="published"):
         "type": "data.feed.training",
         "name": "tiny11",
         "split": "train",
-        "batch_size": 256,
+        "batch_size": 64,
         "feeding": "auto",
         "data_dir": "",
         "labels": {"type": "subsets.Subset", "per_class": placeholder(int), "share": placeholder(float), "seed": 0},

@@ -3,9 +3,9 @@
     make demo
     python -m experiments.pseudo_label --run=runs/demo --config=configs/pseudo_label_digits.py --workdir=runs/pseudo
 
-Another number of labels: --config.data.labels.per_class=3. Every round fine-tunes the demo's encoder at a tenth of the
-head's rate; then the surest fifth, two fifths, three fifths of the unlabelled scans, as many of each class, join the
-labelled ones. What to expect is in experiments/RESULTS.md.
+Another number of labels: --config.data.labels.per_class=3. Fine-tunes the demo's encoder at a tenth of the head's
+rate, takes the surest fifth of the unlabelled scans, as many of each class, under the labels that it gives them, and
+fine-tunes the encoder afresh on both. What to expect is in experiments/RESULTS.md.
 """
 
 from ml_collections import ConfigDict
@@ -74,7 +74,7 @@ def get_config():
     test = {**train, "split": "test"}
     config.self_training = {
         "type": "self_training.SelfTraining",
-        "rounds": 3,
+        "rounds": 1,
         "keep": {"type": "analysis.confidence.ClassBalanced", "share": 0.2},
         "unlabelled": {key: value for key, value in train.items() if key != "class_names"},
     }

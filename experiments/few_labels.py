@@ -1,7 +1,7 @@
 """What a pre-trained encoder is worth with few labels: a table of ways to use it against numbers of labels.
 
     python -m experiments.few_labels --run=runs/tiny11 --set=tiny11 --out=runs/tiny11_few --labels=1,5,10,50,all \\
-        --steps=300,300,300,600,1500
+        --steps=300,300,300,600,2000
 
 Ways: `probe` (configs/probe_SET.py), `finetune`, `staged` and `scratch` (configs/finetune_SET.py and its forms) and
 `pseudo` (configs/pseudo_label_SET.py; not for all labels, which leave nothing to guess at). Every cell is trained
@@ -33,7 +33,7 @@ FORMS = {
 SET = flags.DEFINE_string("set", "", "The ending of the configs' names, such as tiny11.")
 OUT = flags.DEFINE_string("out", "", "The folder of all runs.")
 LABELS = flags.DEFINE_list("labels", ["1", "5", "10", "50", "all"], "Labelled images a class.")
-STEPS = flags.DEFINE_list("steps", ["300", "300", "300", "600", "1500"], "Updates of each training, for each of these.")
+STEPS = flags.DEFINE_list("steps", ["300", "300", "300", "600", "2000"], "Updates of each training, for each of these.")
 WAYS = flags.DEFINE_list("ways", list(FORMS), "Which ways.")
 DRAWS = flags.DEFINE_integer("draws", 3, "Trainings of each cell.", lower_bound=2)
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie.")

@@ -42,51 +42,61 @@ class Fixed:
 
 @dataclasses.dataclass(frozen=True)
 class TopShare:
-    """The most confident share of all, growing with the rounds (curriculum labelling, arXiv 2001.06001).
+    """The most confident share of all; with growth, curriculum labelling (Cascante-Bonilla et al., arXiv 2001.06001).
 
     Attributes:
-        share: round r keeps r times this share, at most everything.
+        share: what the first round keeps.
+        growth: what each later round keeps more, at most until everything is kept.
     """
 
     share: float = 0.2
+    growth: float = 0.0
 
     def __post_init__(self):
-        _check_share(self.share)
+        _check_shares(self)
 
     def keep(self, probabilities: np.ndarray, round_: int) -> np.ndarray:
         """See `Rule.keep`; of equals the earlier rows."""
-        count = round(min(1.0, self.share * round_) * len(probabilities))
+        count = round(_share(self, round_) * len(probabilities))
         return np.sort(_most_confident(probabilities.max(axis=1))[:count])
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassBalanced:
-    """The same number of each predicted class, the most confident ones, growing with the rounds (arXiv 1810.07911).
+    """The same number of each predicted class, the most confident ones (after Zou et al., arXiv 1810.07911).
 
     Keeps a model that favours some classes from teaching itself to favour them more. A class that is predicted less
     often than its number gives all it has.
 
     Attributes:
-        share: round r keeps r times this share of all predictions, at most everything, divided evenly over the classes.
+        share: what the first round keeps of all predictions, divided evenly over the classes.
+        growth: what each later round keeps more, at most until everything is kept.
     """
 
     share: float = 0.2
+    growth: float = 0.0
 
     def __post_init__(self):
-        _check_share(self.share)
+        _check_shares(self)
 
     def keep(self, probabilities: np.ndarray, round_: int) -> np.ndarray:
         """See `Rule.keep`; of equals the earlier rows."""
-        count = round(min(1.0, self.share * round_) * len(probabilities) / probabilities.shape[1])
+        count = round(_share(self, round_) * len(probabilities) / probabilities.shape[1])
         order = _most_confident(probabilities.max(axis=1))
         predicted = probabilities.argmax(axis=1)[order]
         kept = [order[predicted == label][:count] for label in range(probabilities.shape[1])]
         return np.sort(np.concatenate(kept))
 
 
-def _check_share(share):
-    if not 0 < share <= 1:
-        raise UsageError(f"share={share}: a share lies above 0 and is at most 1")
+def _check_shares(rule):
+    if not 0 < rule.share <= 1 or not 0 <= rule.growth <= 1:
+        raise UsageError(
+            f"share={rule.share}, growth={rule.growth}: a share lies above 0 and is at most 1, a growth from 0 to 1"
+        )
+
+
+def _share(rule, round_):
+    return min(1.0, rule.share + rule.growth * (round_ - 1))
 
 
 def _most_confident(confidences):

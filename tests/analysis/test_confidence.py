@@ -19,7 +19,7 @@ def test_fixed_keeps_what_reaches_the_threshold():
 
 
 def test_top_share_keeps_the_surest_and_grows():
-    rule = confidence.TopShare(1 / 3)
+    rule = confidence.TopShare(1 / 3, growth=1 / 3)
     assert [rule.keep(PROBABILITIES, k).tolist() for k in (1, 2, 3, 9)] == [
         [0, 2],
         [0, 1, 2, 3],
@@ -28,8 +28,13 @@ def test_top_share_keeps_the_surest_and_grows():
     ]
 
 
+def test_without_growth_every_round_keeps_the_same():
+    for rule in (confidence.TopShare(1 / 3), confidence.ClassBalanced(0.5)):
+        assert rule.keep(PROBABILITIES, 1).tolist() == rule.keep(PROBABILITIES, 4).tolist()
+
+
 def test_class_balanced_keeps_the_same_of_every_class():
-    rule = confidence.ClassBalanced(0.5)
+    rule = confidence.ClassBalanced(0.5, growth=0.5)
     assert rule.keep(PROBABILITIES, 1).tolist() == [2, 3, 4]
     assert rule.keep(PROBABILITIES, 2).tolist() == [0, 2, 3, 4, 5]  # class 2 gives all it has
 
