@@ -89,7 +89,7 @@ def _config(way, labels, steps, draw):
     except ModuleNotFoundError as error:
         raise UsageError(f"--set={SET.value}: there is no configs/{stem}_{SET.value}.py") from error
     config = module.get_config(*[form] if form else [])
-    config.seed, config.duration, config.data.data_dir = draw, steps, DATA_DIR.value
+    config.seed, config.duration, config.data.data_dir = draw, f"{steps} steps", DATA_DIR.value
     config.data.labels.seed = draw
     config.data.labels.per_class = None if labels == "all" else int(labels)
     config.writers = {"files": {"type": "writers.files.Files"}}
