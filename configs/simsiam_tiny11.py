@@ -7,7 +7,7 @@ folders under DIR/train and DIR/test, then:
     python -m experiments.prepare --images=DIR --name=tiny11
     python -m experiments.train --config=configs/simsiam_tiny11.py --workdir=runs/tiny11
 
-The network sees crops at 32x32, which two cores can train in about half an hour. No paper prints a number for this set;
+The network sees crops at 32x32, which two cores can train in about 40 minutes. No paper prints a number for this set;
 what this config reaches, and how long it takes, is in experiments/RESULTS.md. Your own folder of photographs of one
 size works the same way: --config.data.name=NAME.
 """
@@ -19,7 +19,7 @@ from ml_collections.config_dict import placeholder
 def get_config():
     config = ConfigDict()
     config.seed = 0
-    config.duration = "60 epochs"
+    config.duration = "120 epochs"
     config.log_every = "50 steps"
     config.data = {
         "type": "data.feed.training",

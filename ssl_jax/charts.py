@@ -34,6 +34,7 @@ svg text { font-family: inherit !important; }
 _NOTES = (
     (r"^train/.*loss", "What training makes small, averaged over the steps since the point before."),
     (r"^train/learning_rate", "The size of an update, as the schedule sets it."),
+    (r"^train/accuracy", "The share of training images, as augmented, that were classified rightly while training."),
     (r"knn.*accuracy", "The share of test images that a vote of the most similar training images classifies rightly."),
     (r"accuracy_top5", "The share of test images whose class is among the five that the network holds likeliest."),
     (r"accuracy", "The share of test images that are classified rightly."),

@@ -168,3 +168,21 @@ def test_importing_the_writers_imports_nothing_optional():
     code = f"import sys, {', '.join(names)}; print({{'wandb', 'tqdm', 'matplotlib', 'PIL', 'cv2'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_scores_are_told_from_what_else_a_summary_holds():
+    score = {
+        "accuracy": 0.5,
+        "accuracy_interval": [0.4, 0.6],
+        "macro_f1": 0.45,
+        "calibration_error": 0.1,
+        "examples": 1200,
+        "classes": {},
+    }
+    summary = {"test": score, "broken": {"examples": 3, "not_finite": 1}, "knn": {"simsiam": 0.9}, "step": 5}
+    assert log.scores(summary) == {"test": score}
+    assert log.format_scores(summary) == (
+        "test: accuracy 0.500 (0.400 to 0.600), macro F1 0.450, calibration error 0.100, 1,200 images"
+    )
+    assert "top-5 0.900" in log.format_scores({"test": score | {"accuracy_top5": 0.9}})
+    assert log.format_scores({}) == ""
