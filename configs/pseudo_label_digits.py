@@ -1,11 +1,12 @@
-"""Self-training on handwritten digits: one labelled scan a class, and the other 1,390 without their labels.
+"""Self-training on handwritten digits: few labelled scans, and the rest of the 1,400 without their labels.
 
     make demo
-    python -m experiments.pseudo_label --run=runs/demo --config=configs/pseudo_label_digits.py --workdir=runs/pseudo
+    python -m experiments.pseudo_label --run=runs/demo --config=configs/pseudo_label_digits.py --workdir=runs/pseudo \\
+        --config.data.labels.per_class=1
 
-Another number of labels: --config.data.labels.per_class=3. Fine-tunes the demo's encoder at a tenth of the head's
-rate, takes the surest fifth of the unlabelled scans, as many of each class, under the labels that it gives them, and
-fine-tunes the encoder afresh on both. What to expect is in experiments/RESULTS.md.
+With one labelled scan a class, or another number, or --config.data.labels.share=0.01 of them. Fine-tunes the demo's
+encoder at a tenth of the head's rate, takes the surest fifth of the unlabelled scans, as many of each class, under the
+labels that it gives them, and fine-tunes the encoder afresh on both. What to expect is in experiments/RESULTS.md.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +26,7 @@ def get_config():
         "batch_size": 64,
         "feeding": "auto",
         "data_dir": "",
-        "labels": {"type": "subsets.Subset", "per_class": 1, "share": placeholder(float), "seed": 0},
+        "labels": {"type": "subsets.Subset", "per_class": placeholder(int), "share": placeholder(float), "seed": 0},
         "class_names": placeholder(tuple),
         "image_shape": placeholder(tuple),
     }

@@ -1,11 +1,13 @@
 """Self-training on the 11 classes of Tiny-ImageNet: few labels, and the rest of the 5,500 images without theirs.
 
-    python -m experiments.pseudo_label --run=runs/tiny11 --config=configs/pseudo_label_tiny11.py --workdir=runs/pseudo
+    python -m experiments.pseudo_label --run=runs/tiny11 --config=configs/pseudo_label_tiny11.py --workdir=runs/ten \\
+        --config.data.labels.per_class=10
 
-Ten labelled images a class (--config.data.labels.per_class=10). Fine-tunes the pre-trained encoder at a tenth of the
-head's rate, takes the surest fifth of the unlabelled images, as many of each class, under the labels that it gives
-them, and fine-tunes the encoder afresh on both. More rounds (--config.self_training.rounds=3) lost accuracy here: a
-model that learns from its own guesses grows surer of its mistakes. What to expect is in experiments/RESULTS.md.
+With ten labelled images a class, or another number, or --config.data.labels.share=0.01 of them. Fine-tunes the
+pre-trained encoder at a tenth of the head's rate, takes the surest fifth of the unlabelled images, as many of each
+class, under the labels that it gives them, and fine-tunes the encoder afresh on both. More rounds
+(--config.self_training.rounds=3) lost accuracy here: a model that learns from its own guesses grows surer of its
+mistakes. What to expect is in experiments/RESULTS.md.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +27,7 @@ def get_config():
         "batch_size": 32,
         "feeding": "auto",
         "data_dir": "",
-        "labels": {"type": "subsets.Subset", "per_class": 10, "share": placeholder(float), "seed": 0},
+        "labels": {"type": "subsets.Subset", "per_class": placeholder(int), "share": placeholder(float), "seed": 0},
         "class_names": placeholder(tuple),
         "image_shape": placeholder(tuple),
     }

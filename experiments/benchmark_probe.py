@@ -80,10 +80,11 @@ def _data():
     path = pathlib.Path(FEATURES.value)
     if not path.is_file():
         raise UsageError(f"no file {path}")
-    with np.load(path) as archive:
-        if not {"features", "labels"} <= set(archive.files):
-            raise UsageError(f"{path} needs the entries features and labels; it has {', '.join(archive.files)}")
-        return archive["features"].astype(np.float32), archive["labels"].astype(np.int32)
+    try:
+        with np.load(path) as archive:
+            return archive["features"].astype(np.float32), archive["labels"].astype(np.int32)
+    except Exception as error:  # a damaged archive makes zipfile, zlib and numpy raise what they like
+        raise UsageError(f"{path} is no .npz file with features and labels ({error})") from error
 
 
 def _made_up(rows=50_000, width=512, classes=10):

@@ -7,20 +7,21 @@ Ways: `probe` (configs/probe_SET.py), `finetune`, `staged` and `scratch` (config
 `pseudo` (configs/pseudo_label_SET.py; not for all labels, which leave nothing to guess at). Every cell is trained
 --draws times, with the draw's number as the seed of the labelled images and of the training; all ways see the same
 draws. Each training is a run below --out, and the same command goes on where it stopped. The table and every accuracy
-are in few_labels.json there.
+are in a JSON file there.
 """
 
 import importlib
 import itertools
 import json
+import math
 import pathlib
 import statistics
 
 from absl import flags
 
 from experiments import command, launch, pseudo_label, transfer
-from ssl_jax import build, log, loop, pretrained
-from ssl_jax.types import UsageError
+from ssl_jax import build, log, loop, pretrained, self_training
+from ssl_jax.types import RunError, UsageError
 
 FORMS = {
     "probe": ("probe", None),
@@ -42,6 +43,9 @@ DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie.")
 def main(arguments):
     """Trains every cell and prints the table."""
     command.refuse_stray_words(arguments)
+    for flag in ("config", "workdir", "wandb", "coordinator", "processes", "process"):
+        if flags.FLAGS[flag].present:
+            raise UsageError(f"experiments.few_labels takes no --{flag}: --set and --out say what and where")
     if not transfer.RUN.value or not SET.value or not OUT.value:
         raise UsageError(
             "needs --run, --set and --out: "
@@ -49,23 +53,34 @@ def main(arguments):
         )
     _check_lists()
     network = pretrained.read(transfer.RUN.value, "encoder", which=transfer.CHECKPOINT.value)
-    accuracies = {}
-    for draw, (labels, steps), way in itertools.product(
-        range(DRAWS.value), zip(LABELS.value, STEPS.value, strict=True), WAYS.value
-    ):
-        if way == "pseudo" and labels == "all":
-            continue
+    steps_of = dict(zip(LABELS.value, STEPS.value, strict=True))
+    cells = [
+        (draw, labels, way)
+        for draw, labels, way in itertools.product(range(DRAWS.value), LABELS.value, WAYS.value)
+        if (way, labels) != ("pseudo", "all")
+    ]
+    # Filled and checked before the first one trains.
+    configs = {
+        cell: transfer.fill(_config(cell, int(steps_of[cell[1]])), network, quiet=number > 0)
+        for number, cell in enumerate(cells)
+    }
+    accuracies: dict[str, dict[str, list[float]]] = {}
+    for (draw, labels, way), config in configs.items():
         folder = pathlib.Path(OUT.value) / way / f"labels_{labels}" / f"draw_{draw}"
-        config = transfer.fill(_config(way, labels, int(steps), draw), network, quiet=True)
         if way == "pseudo":
-            accuracy = pseudo_label.rounds(folder, config, _fit)[-1]["test_accuracy"]
+            found = self_training.rounds(folder, config, pseudo_label.labelled_rows(config), _fit)[-1]
+            accuracy = found["test_accuracy"] if "test_accuracy" in found else math.nan
         else:
-            accuracy = log.scores(_fit(folder, config))["test"]["accuracy"]
+            scores = log.scores(_fit(folder, config))
+            accuracy = scores["test"]["accuracy"] if "test" in scores else math.nan
+        if math.isnan(accuracy):
+            raise RunError(f"{folder} has no accuracy named test: its evaluator is called otherwise, or it diverged")
         accuracies.setdefault(way, {}).setdefault(labels, []).append(accuracy)
         print(f"{way}, {labels} labels a class, draw {draw}: {accuracy:.3f}", flush=True)
+    file = pathlib.Path(OUT.value) / f"few_labels_{'_'.join(accuracies)}.json"
     told = {"encoder": network.describe(), "sha256": network.sha256, "accuracies": accuracies, **log.environment()}
-    log.replace(pathlib.Path(OUT.value) / "few_labels.json", json.dumps(told, indent=2))
-    print(f"\naccuracy, mean and standard deviation over {DRAWS.value} draws, of the {network.describe()}\n")
+    log.replace(file, json.dumps(told, indent=2))
+    print(f"\naccuracy, mean and standard deviation over {DRAWS.value} draws; every number: {file}\n")
     print(launch.table([_row(way, by_labels) for way, by_labels in accuracies.items()]))
 
 
@@ -82,7 +97,8 @@ def _check_lists():
         )
 
 
-def _config(way, labels, steps, draw):
+def _config(cell, steps):
+    draw, labels, way = cell
     stem, form = FORMS[way]
     try:
         module = importlib.import_module(f"configs.{stem}_{SET.value}")

@@ -56,9 +56,7 @@ def fit(folder: pathlib.Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
 def table(rows: list[Mapping[str, Any]]) -> str:
     """Rows by column name as plain text; what a row lacks is `-`, a number with a point has three digits after it."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [names] + [[_cell(row[name]) if name in row else "-" for name in names] for row in rows]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(names))]
-    return "\n".join("  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return log.aligned([names] + [[_cell(row[name]) if name in row else "-" for name in names] for row in rows])
 
 
 def _cell(value):

@@ -16,7 +16,7 @@ from absl import flags
 
 from experiments import command
 from ssl_jax import classifier, log
-from ssl_jax.data import pictures, transforms
+from ssl_jax.data import pictures
 from ssl_jax.types import RunError, UsageError
 
 RUN = flags.DEFINE_string("run", "", "The run folder of a classifier.")
@@ -47,7 +47,7 @@ def main(arguments):
             print(f"not classified: {picture}", file=sys.stderr)
             continue
         names.append(name)
-        images.append(_framed(picture, trained))
+        images.append(trained.frame(picture))
         if len(images) == _AT_ONCE:
             rows += _classified(trained, names, images)
             names, images = [], []
@@ -58,13 +58,6 @@ def main(arguments):
     csv.writer(text, lineterminator="\n").writerows([HEADER, *rows])
     log.replace(out, text.getvalue())
     print(f"{out}: {len(rows)} images classified" + (f", {broken} broken left out" if broken else ""))
-
-
-def _framed(picture, trained):
-    """The picture at the size that the evaluation gave the network."""
-    if trained.size_px is not None:
-        return transforms.evaluation_crop(picture, trained.size_px)
-    return transforms.cover(picture, *trained.image_shape[:2])
 
 
 def _classified(trained, names, images):

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
 
 from experiments import launch
@@ -44,8 +45,16 @@ def resolve(arguments: list[str], *, script: str, train: str | None = None) -> t
     if there is None or train not in (None, there):
         wanted = f"is {train!r}" if train else "is set"
         raise UsageError(f"experiments.{script} takes a config whose method.train {wanted}; here it is {there!r}")
-    network = pretrained.read(RUN.value, "encoder", which=CHECKPOINT.value)
+    network = pretrained.read(RUN.value, "encoder", which=_begun_from(folder) or CHECKPOINT.value)
     return fill(config, network), folder
+
+
+def _begun_from(folder):
+    """The step of the checkpoint that the run in `folder` began from: it goes on from that one, not from a newer."""
+    if not (folder / "config.json").is_file():
+        return None
+    begun = pretrained.run_config(folder)
+    return begun["graft"]["step"] if begun.get("graft") else None
 
 
 def fill(config: Mapping[str, Any], network: pretrained.Network, *, quiet: bool = False) -> dict[str, Any]:
@@ -54,10 +63,15 @@ def fill(config: Mapping[str, Any], network: pretrained.Network, *, quiet: bool 
     Says on the console which encoder was taken, unless `quiet`.
 
     Raises:
-        UsageError: for a data set without labels, or with images of other channels than the encoder takes.
+        UsageError: for a section that is missing, a data set without labels, or with images of other channels than the
+            encoder takes, or training images that an evaluator tests on.
     """
-    grafted = "graft" in config and config["graft"] is not None
-    records = _records(config["data"])
+    for name in ("method", "data", "preprocess", "graft"):
+        if name not in config:
+            more = ": write graft = None where the encoder shall begin at random" if name == "graft" else ""
+            raise UsageError(f"the config has no section {name!r}{more}")
+    grafted = config["graft"] is not None
+    records = records_of(config["data"], "config.data")
     here = f"data set {records.name!r}, split {records.split!r},"
     if not records.class_names:
         raise UsageError(
@@ -69,6 +83,8 @@ def fill(config: Mapping[str, Any], network: pretrained.Network, *, quiet: bool 
             f"{here} has images of {records.image_shape[-1]} channel(s), and the encoder of {network.origin} takes "
             f"{takes}: give images of the same kind, or pre-train on these"
         )
+    for path, examples in tested_on(config):
+        refuse_overlap(records, "trains on", records_of(examples, path))
     values = {
         "encoder": build.normalised(network.section),
         "mean": network.mean,
@@ -97,12 +113,32 @@ def _filled(value, values):
     }
 
 
-def _records(data):
-    """The training set as a source, of which nothing is decoded yet."""
-    place = {key: data[key] for key in ("name", "split", "data_dir") if key in data}
+def tested_on(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The sections that say which images the evaluators test on, each with its path."""
+    found = []
+    for name, every in (config["evaluators"] if "evaluators" in config else {}).items():
+        for key in ("examples", "test"):
+            if key in every["run"]:
+                found.append((f"config.evaluators.{name}.run.{key}", every["run"][key]))
+    return found
+
+
+def records_of(section: Mapping[str, Any], path: str) -> Any:
+    """The `data.source.Source` that a section reads, of which nothing is decoded yet."""
+    place = {key: section[key] for key in ("name", "split", "data_dir") if key in section}
     if not {"name", "split"} <= place.keys():
-        raise UsageError("config.data names no data set: take the type data.feed.training, with name and split")
-    return build.section({"type": "data.source.open_source", **place}, "config.data")
+        raise UsageError(f"{path} names no data set: take a type of data.feed, with name and split")
+    return build.section({"type": "data.source.open_source", **place}, path)
+
+
+def refuse_overlap(first: Any, verb: str, tested: Any) -> None:
+    """Raises UsageError where a source holds records that are tested on."""
+    shared = np.intersect1d(first.records(), tested.records()).size
+    if shared:
+        raise UsageError(
+            f"{shared} images are in split {first.split!r} of {first.name!r}, which the run {verb}, and in split "
+            f"{tested.split!r} of {tested.name!r}, which it is tested on: choose splits that do not meet"
+        )
 
 
 def _channels(network):

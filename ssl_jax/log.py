@@ -138,6 +138,11 @@ def format_table(summary: Mapping[str, Any]) -> str:
 
     lines = [["accuracy", *(column.head for column in columns)]]
     lines += [[row, *(cell(row, column) for column in columns)] for row in rows]
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as plain text in columns, a rule under the first line."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     texts = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([texts[0], "-" * max(map(len, texts)), *texts[1:]])

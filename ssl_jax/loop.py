@@ -100,7 +100,7 @@ def fit(
                 f"{folder} is at step {first_step}, beyond config.duration={duration} steps; has its data set changed?"
             )
         summary = read_summary(folder)
-        if first_step == duration and summary and summary["finished"]:
+        if 0 < first_step == duration and summary and summary["finished"]:
             return summary
         state = keeper.restore(first_step, trainer.state_spec) if first_step else trainer.untrained()
         steps_per_epoch = data.examples // data.batch_size
@@ -248,8 +248,10 @@ def _deciding(config):
     """The leaves that decide the result: all but what watches, what carries, and where the data lie."""
     carrying = ("evaluators", "writers", "checkpoint", "log_every", "mesh")
     leaves = _leaves({key: value for key, value in config.items() if key not in carrying})
-    places = ("config.data.data_dir", "config.data.workers", "config.data.guesses.file", "config.graft.origin")
-    return {key: value for key, value in leaves.items() if key not in places}
+    places = ("data_dir", "workers", "guesses.file", "guesses.data_dir")
+    elsewhere = ("config.graft.origin", "config.self_training.unlabelled.data_dir")
+    left_out = {*elsewhere, *(f"config.data.{place}" for place in places)}
+    return {key: value for key, value in leaves.items() if key not in left_out}
 
 
 def _leaves(config, path="config"):

@@ -4,7 +4,8 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_ENTRY = ("accuracy", "accuracy_interval", "macro_f1", "classes")
+from ssl_jax import log
+
 _DASH = "&ndash;"
 
 
@@ -15,7 +16,7 @@ def section(summary: Mapping[str, Any]) -> str:
     `recall`, `f1`, `support` by class name); `macro_f1_interval`, `accuracy_top5`, `calibration_error`, `examples` and
     `level` are shown where they are known.
     """
-    entries = {name: entry for name, entry in summary.items() if _is_entry(entry)}
+    entries = log.scores(summary)
     if not entries:
         return ""
     rows = [
@@ -47,10 +48,6 @@ def section(summary: Mapping[str, Any]) -> str:
         table = _table(("class", "precision", "recall", "F1", "images"), each)
         parts.append(f"<details><summary>Every class of {_text(name)}</summary>{table}</details>")
     return f"<section><h2>How well it classifies</h2>{''.join(parts)}</section>"
-
-
-def _is_entry(entry: Any) -> bool:
-    return isinstance(entry, Mapping) and all(_known(entry, key) for key in _ENTRY)
 
 
 def _known(entry: Mapping[str, Any], key: str) -> bool:

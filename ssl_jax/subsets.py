@@ -1,7 +1,7 @@
 """Which images count as labelled: class-balanced subsets, functions of labels and seed alone."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -54,12 +54,7 @@ class Subset:
         Raises:
             UsageError: naming the first class that has fewer images than `per_class`, or a label out of range.
         """
-        wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
-        if len(wrong):
-            raise UsageError(
-                f"image {wrong[0]} has label {labels[wrong[0]]}, outside 0..{len(class_names) - 1}, like "
-                f"{len(wrong) - 1} others: give a wholly labelled split"
-            )
+        refuse_no_class(labels, len(class_names), "image {}".format)
         if self.takes_all:
             return np.arange(len(labels))
         members = shuffled_members(labels, len(class_names), seed=self.seed, name="label_subset")
@@ -67,6 +62,7 @@ class Subset:
             refuse_too_few([len(ours) for ours in members], self.per_class, class_names)
             counts = [self.per_class] * len(members)
         else:
+            refuse_too_few([len(ours) for ours in members], 1, class_names)
             counts = [max(1, round(self.share * len(ours))) for ours in members]
         return np.sort(np.concatenate([ours[:count] for ours, count in zip(members, counts, strict=True)]))
 
@@ -99,6 +95,16 @@ def held_out(labels: np.ndarray, classes: int, share: float, *, seed: int, name:
     for ours in shuffled_members(labels, classes, seed=seed, name=name):
         aside[ours[: round(share * len(ours))]] = True
     return aside
+
+
+def refuse_no_class(labels: np.ndarray, classes: int, describe: Callable[[int], str]) -> None:
+    """Raises UsageError for a label outside 0..classes-1, with the words that `describe(position)` finds for it."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        raise UsageError(
+            f"{describe(int(wrong[0]))} has label {labels[wrong[0]]}, outside 0..{classes - 1}, like {len(wrong) - 1} "
+            "others: give a wholly labelled split"
+        )
 
 
 def refuse_too_few(members: Sequence[int], wanted: int, class_names: Sequence[str]) -> None:

@@ -376,3 +376,16 @@ print("alike")
 
 def test_eight_devices_draw_what_one_draws(child):
     assert child(SHARDED, devices=8).stdout.strip() == "alike"
+
+
+def test_a_labelled_view_keeps_image_and_label_together():
+    image = np.repeat(np.arange(6, dtype=np.uint8), 12).reshape(6, 2, 2, 3) * 40
+    seen = augment.Labelled(augment.View(flip=augment.Flip()))(
+        {"image": image, "label": np.arange(6)}, jax.random.key(0)
+    )
+    np.testing.assert_allclose(np.asarray(seen["image"])[:, 0, 0, 0], np.arange(6) * 40 / 255 * 2 - 1, atol=1e-6)
+    np.testing.assert_array_equal(seen["label"], np.arange(6))
+    cropped = augment.Labelled(augment.View())({"image_1": image, "label": np.arange(6)}, jax.random.key(0))
+    assert cropped["image"].shape == (6, 2, 2, 3)
+    with pytest.raises(UsageError, match="takes `image` and `label`, not image"):
+        augment.Labelled(augment.View())({"image": image}, jax.random.key(0))

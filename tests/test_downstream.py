@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 
 import cv2
+import jax
 import numpy as np
 import pytest
 from sklearn import datasets
@@ -73,6 +75,8 @@ def test_a_probe_says_what_it_took_scores_it_and_proves_it_frozen(setting):
     assert f"encoder of {setting[0] / 'encoder'}, its last checkpoint, step 30" in printed
     assert "test: accuracy 0." in printed and "macro F1" in printed
     found = summary(workdir)
+    # Chance is 0.1; the floor is one that labels which do not belong to their images cannot reach.
+    assert found["test"]["accuracy"] > 0.6
     assert found["finished"] and len(found["test"]["confusion"]) == 10
     expected = pretrained.read(str(setting[0] / "encoder")).sha256
     assert found["frozen"]["encoder"] == {"before": expected, "after": expected}
@@ -80,19 +84,23 @@ def test_a_probe_says_what_it_took_scores_it_and_proves_it_frozen(setting):
     assert list((workdir / "images").glob("*confusion*.png")) and (workdir / "report.html").is_file()
 
 
-def test_a_probe_killed_and_resumed_is_one_never_stopped(setting):
+@pytest.mark.parametrize(
+    "script, config",
+    [("linear_probe", "probe_digits.py"), ("finetune", "finetune_digits.py:staged")],
+    ids=["probe", "staged"],
+)
+def test_a_run_killed_and_resumed_is_one_never_stopped(setting, script, config):
     folder, env = setting
-    more = ("--config.duration=200 steps", "--config.checkpoint.every=5", "--config.log_every=1 steps")
-    call(command(setting, "linear_probe", "probe_digits.py", folder / "whole", *more), env)
-    broken, seed = folder / "broken", time.time_ns() % 2**32
+    more = ("--config.duration=200 steps", "--config.checkpoint.every=5 steps", "--config.log_every=1 steps")
+    more += ("--config.data.labels.per_class=5",)
+    whole, broken = folder / f"whole_{script}", folder / f"broken_{script}"
+    call(command(setting, script, config, whole, *more), env)
+    seed = time.time_ns() % 2**32
     print(f"kills drawn with seed {seed}")
     draw, ended = random.Random(seed), []
     for _ in range(3):
         child = subprocess.Popen(
-            command(setting, "linear_probe", "probe_digits.py", broken, *more),
-            env=env,
-            cwd=runs.REPOSITORY,
-            stdout=subprocess.DEVNULL,
+            command(setting, script, config, broken, *more), env=env, cwd=runs.REPOSITORY, stdout=subprocess.DEVNULL
         )
         lines = broken / "metrics.jsonl"
         goal = (lines.read_text().count("\n") if lines.is_file() else 0) + draw.randint(5, 50)
@@ -104,22 +112,21 @@ def test_a_probe_killed_and_resumed_is_one_never_stopped(setting):
         child.send_signal(signal.SIGKILL)
         ended.append(child.wait())
     assert ended.count(-signal.SIGKILL) >= 2
-    call(command(setting, "linear_probe", "probe_digits.py", broken, *more), env)
-    expected, result = (_networks(run) for run in (folder / "whole", broken))
+    call(command(setting, script, config, broken, *more), env)
+    expected, result = _networks(whole), _networks(broken)
     assert expected.keys() == result.keys() and any("head" in name for name in expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(result[name], array, err_msg=name)
-    scores = [summary(run)["test"] for run in (folder / "whole", broken)]
+    scores = [summary(run)["test"] for run in (whole, broken)]
     assert scores[0] == scores[1]
 
 
 def _networks(folder):
-    return {
-        f"{name}/{place}/{leaf}": array
-        for name in ("encoder", "head")
-        for place, leaves in {**pretrained.read(str(folder), name).params}.items()
-        for leaf, array in leaves.items()
-    }
+    """Every parameter and batch statistic of encoder and head."""
+    read = {name: pretrained.read(str(folder), name) for name in ("encoder", "head")}
+    trees = {name: {"params": network.params, "stats": network.stats} for name, network in read.items()}
+    leaves = jax.tree_util.tree_flatten_with_path(trees)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
 
 
 def test_fine_tuning_moves_the_encoder_and_keeps_the_rows_it_drew(setting, tuned):
@@ -128,6 +135,18 @@ def test_fine_tuning_moves_the_encoder_and_keeps_the_rows_it_drew(setting, tuned
     rows = _arrays(workdir / "arrays.npz")["data/labelled"]
     assert len(rows) == 50 and len(set(rows)) == 50
     assert json.loads((workdir / "config.json").read_text())["data"]["class_names"] == list("0123456789")
+
+
+def test_a_classifier_is_the_one_that_was_evaluated(setting, tuned):
+    trained = classifier.load(tuned[0])
+    scans = source.open_source("digits", "test", str(setting[0] / "data")).read_all()
+    predicted = trained.probabilities(scans["image"]).argmax(axis=1)
+    scores = summary(tuned[0])["test"]
+    assert float(np.mean(predicted == scans["label"])) == pytest.approx(scores["accuracy"], abs=1e-9)
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (scans["label"], predicted), 1)
+    assert confusion.tolist() == scores["confusion"]
+    assert scores["accuracy"] > 0.4
 
 
 def test_predictions_agree_with_the_evaluation_and_a_broken_image_stops_nothing(setting, tuned, tmp_path):
@@ -198,8 +217,72 @@ def test_self_training_keeps_its_rounds_and_their_precision(setting):
     arrays = _arrays(folder / "pseudo" / "round_2" / "arrays.npz")
     np.testing.assert_array_equal(arrays["data/guessed"], kept[1]["rows"])
     # A second start finds everything done, and changes nothing.
+    before = {path: path.read_bytes() for path in sorted((folder / "pseudo").rglob("*")) if path.is_file()}
     call(words, env)
-    assert summary(folder / "pseudo") == found
+    assert before == {path: path.read_bytes() for path in sorted((folder / "pseudo").rglob("*")) if path.is_file()}
+    # The classifier that predict takes is the last round's.
+    last = classifier.load(folder / "pseudo")
+    scans = source.open_source("digits", "test", str(folder / "data")).read_all()
+    hits = np.mean(last.probabilities(scans["image"]).argmax(axis=1) == scans["label"])
+    assert hits == pytest.approx(found["test"]["accuracy"], abs=1e-9)
+
+
+def test_self_training_stopped_between_and_within_rounds_goes_on(setting):
+    folder, env = setting
+    more = ("--config.duration=60 steps", "--config.data.labels.per_class=3", "--config.checkpoint.every=5 steps")
+    whole, broken = folder / "pseudo_whole", folder / "pseudo_broken"
+    call(command(setting, "pseudo_label", "pseudo_label_digits.py", whole, *more), env)
+    child = subprocess.Popen(
+        command(setting, "pseudo_label", "pseudo_label_digits.py", broken, *more),
+        env=env,
+        cwd=runs.REPOSITORY,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (broken / "round_1" / "checkpoints").is_dir() and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL and not summary(broken)["finished"]
+    guesses = (broken / "guesses_1.npz").read_bytes()
+    call(command(setting, "pseudo_label", "pseudo_label_digits.py", broken, *more), env)
+    assert (broken / "guesses_1.npz").read_bytes() == guesses
+    assert summary(broken)["rounds"] == summary(whole)["rounds"]
+    expected, result = _networks(whole / "round_1"), _networks(broken / "round_1")
+    for name, array in expected.items():
+        np.testing.assert_array_equal(result[name], array, err_msg=name)
+    # Another file under the same name is no longer what the round began on.
+    stored = _arrays(broken / "guesses_1.npz")
+    with (broken / "guesses_1.npz").open("wb") as file:
+        np.savez(file, **{**stored, "labels": (stored["labels"] + 1) % 10})
+    (broken / "summary.json").unlink()
+    line = call(command(setting, "pseudo_label", "pseudo_label_digits.py", broken, *more), env, code=2)
+    assert "holds a run of another config: config.data.guesses.sha256" in line
+
+
+def test_the_table_of_few_labels_has_every_cell_and_goes_on(setting):
+    folder, env = setting
+    words = [
+        *(sys.executable, "-m", "experiments.few_labels", f"--run={folder / 'encoder'}", "--set=digits"),
+        *(f"--out={folder / 'few'}", "--labels=2,all", "--steps=10,10", "--draws=2", f"--data_dir={folder / 'data'}"),
+    ]
+    printed = call(words, env)
+    file = folder / "few" / "few_labels_probe_finetune_staged_scratch_pseudo.json"
+    found = json.loads(file.read_text())["accuracies"]
+    assert {way: sorted(cells) for way, cells in found.items()} == {
+        **{way: ["2", "all"] for way in ("probe", "finetune", "staged", "scratch")},
+        "pseudo": ["2"],
+    }
+    assert all(len(values) == 2 for cells in found.values() for values in cells.values())
+    assert re.search(r"^scratch +0\.\d{3} ± 0\.\d{3} +0\.\d{3} ± 0\.\d{3}$", printed, re.MULTILINE)
+    rows = [
+        _arrays(folder / "few" / way / "labels_2" / "draw_1" / "arrays.npz")["data/labelled"]
+        for way in ("probe", "scratch")
+    ]
+    np.testing.assert_array_equal(*rows)
+    again = call(words, env)
+    assert again == printed and json.loads(file.read_text())["accuracies"] == found
+    assert "takes no --workdir" in call([*words, "--workdir=x"], env, code=2)
+    assert "there is no configs/probe_digitz.py" in call([*words, "--set=digitz"], env, code=2)
 
 
 def test_the_fast_form_trains_no_step_and_gives_a_table(setting):
@@ -245,6 +328,14 @@ def other_sets(setting, tmp_path_factory):
         (("--config.data.labels.per_class=2", "--config.data.labels.share=0.5"), "give one of the two"),
         (("--config.method.train=all",), "takes a config whose method.train is 'head'; here it is 'all'"),
         (("--checkpoint=best",), "knows no best checkpoint"),
+        (
+            ("--config.data.split=train+test",),
+            "397 images are in split 'train+test' of 'digits', which the run trains on",
+        ),
+        (
+            ("--config.data.split=train[:8]", "--config.data.labels.share=0.5"),
+            "has 0 labelled images, fewer than the 1",
+        ),
         (("--config.method.encodr=3",), "no such key"),
     ],
 )
@@ -265,6 +356,24 @@ def test_a_test_set_of_other_classes_is_refused(setting, other_sets, tmp_path):
     line = call(words, setting[1], code=2)
     assert "'letters'" in line and "other classes than the run was trained for: it lacks 0, 1, 2, 3, 4" in line
     assert not (tmp_path / "new").exists()
+
+
+def test_self_training_guesses_at_nothing_that_is_tested_on(setting, tmp_path):
+    words = command(setting, "pseudo_label", "pseudo_label_digits.py", tmp_path / "new")
+    line = call([*words, "--config.self_training.unlabelled.split=test"], setting[1], code=2)
+    # One reference holds both splits, so the training split changes with it and is refused first.
+    assert "which it is tested on: choose splits that do not meet" in line
+    assert "runs in one process" in call([*words, "--processes=2"], setting[1], code=2)
+
+
+def test_a_script_goes_on_from_the_checkpoint_it_began_from(setting, tmp_path):
+    """Pre-training may go on meanwhile: its newer checkpoints are another encoder."""
+    folder, env = setting
+    encoder = shutil.copytree(folder / "encoder", tmp_path / "encoder")
+    words = command(setting, "linear_probe", "probe_digits.py", tmp_path / "probe", *SHORT, run=encoder)
+    call(words, env)
+    shutil.copytree(encoder / "checkpoints" / "25", encoder / "checkpoints" / "35")
+    assert "step 30" in call(words, env)
 
 
 def test_what_is_no_run_is_one_line(setting, tmp_path):

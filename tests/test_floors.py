@@ -45,7 +45,7 @@ ROOMS = {
     "ssl_jax.data.write": (("ssl_jax.types", "ssl_jax.data.*"), ("numpy", "tensorflow_datasets", "PIL")),
     "ssl_jax.data.digits": (("ssl_jax.types", "ssl_jax.data.*"), ("numpy", "cv2", "sklearn")),
     "ssl_jax.data.*": (
-        ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.subsets", "ssl_jax.data.*"),
+        ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.fingerprint", "ssl_jax.subsets", "ssl_jax.data.*"),
         ("jax", "numpy", "cv2", "grain", "PIL", "tqdm", "array_record"),
     ),
     "ssl_jax.pretrained": (
@@ -71,10 +71,19 @@ ROOMS = {
     ),
     "ssl_jax.build": (("ssl_jax.types",), ()),
     "ssl_jax.classifier": (
-        tuple(f"ssl_jax.{room}" for room in ("types", "mesh", "checkpoint", "pretrained", "trainer", "build")),
+        (
+            *(f"ssl_jax.{room}" for room in ("types", "mesh", "checkpoint", "pretrained", "trainer", "build")),
+            "ssl_jax.data.transforms",
+        ),
         ("jax", "numpy"),
     ),
-    "ssl_jax.self_training": (("ssl_jax.types", "ssl_jax.metrics", "ssl_jax.analysis.confidence"), ("numpy",)),
+    "ssl_jax.self_training": (
+        (
+            *(f"ssl_jax.{room}" for room in ("types", "fingerprint", "metrics", "log", "loop", "build", "classifier")),
+            "ssl_jax.analysis.confidence",
+        ),
+        ("numpy",),
+    ),
     "experiments.command": (("ssl_jax.types",), ("absl",)),
     "experiments.prepare": (("experiments.command", "ssl_jax.types", "ssl_jax.data.prepare"), ("absl",)),
     "experiments.benchmark_probe": (
@@ -86,7 +95,7 @@ ROOMS = {
             *(f"experiments.{room}" for room in ("command", "launch", "transfer", "pseudo_label")),
             *(f"ssl_jax.{room}" for room in ("types", "rng", "mesh", "checkpoint", "log", "report")),
             *(f"ssl_jax.{room}" for room in ("pretrained", "trainer", "loop", "build", "classifier")),
-            *(f"ssl_jax.{room}" for room in ("self_training", "data.pictures", "data.transforms")),
+            *(f"ssl_jax.{room}" for room in ("self_training", "data.pictures")),
         ),
         ("absl", "jax", "numpy", "ml_collections"),
     ),

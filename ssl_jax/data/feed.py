@@ -6,14 +6,12 @@ from typing import Literal
 
 import numpy as np
 
-from ssl_jax import subsets
+from ssl_jax import fingerprint, subsets
 from ssl_jax.data import source, transforms
 from ssl_jax.data.resident import Resident
 from ssl_jax.data.selection import Joined, Selection, read_guesses
 from ssl_jax.data.stream import HostCrop, Stream
 from ssl_jax.types import UsageError
-
-_LABELS_LOOKED_AT = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +20,26 @@ class Guesses:
 
     Attributes:
         file: `.npz` with `rows` int [n] into the split, and `labels` int [n].
+        sha256: what the two must be (see `fingerprint.sha256`), so that a resumed run goes on with the same.
         name, split, data_dir: where the images are, as of `training`.
     """
 
     file: str
+    sha256: str
     name: str
     split: str
     data_dir: str = ""
+
+    def read(self, classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows int64 [n] and labels int32 [n].
+
+        Raises:
+            UsageError: the file is missing, is another than it was, or holds something else.
+        """
+        rows, guessed = read_guesses(self.file, classes)
+        if fingerprint.sha256({"rows": rows, "labels": guessed}) != self.sha256:
+            raise UsageError(f"{self.file} holds other pseudo-labels than this run began with: use a new --workdir")
+        return rows, guessed
 
 
 def training(
@@ -57,8 +68,8 @@ def training(
         crop: random resized crops on the host, for images of varying size; streamed only.
         workers: decoding processes of a stream; 0 decodes in a thread.
         resident_limit_mib: what "auto" takes for small.
-        labels: the labelled images to train on; None takes all of the split. Where they do not fill a batch they are
-            repeated, and an epoch is a pass over the repetitions. The run keeps their rows as `data/labelled`.
+        labels: the labelled images to train on. Where they do not fill a batch they are repeated, and an epoch is a
+            pass over the repetitions. The run keeps the rows of a part as `data/labelled`. None takes the whole split.
         guesses: more images, under labels that a model gave them.
         class_names: what the classes must be, every image labelled; None takes any set.
         image_shape: height, width (None: any) and channels that the images must have; None takes any.
@@ -69,27 +80,30 @@ def training(
     records = source.open_source(name, split, data_dir)
     check_set(records, class_names, image_shape)
     chosen = {}
-    wants_labels = labels is not None or guesses is not None or class_names is not None
-    if wants_labels:
-        _check_labelled(records)
+    trains_on_labels = labels is not None or guesses is not None or class_names is not None
+    if trains_on_labels and not records.class_names:
+        raise UsageError(f"data set {name!r}, split {split!r}, has no labels: give a labelled set or split")
+    classes = len(records.class_names) if trains_on_labels else None
     if labels is not None and not labels.takes_all:
         chosen["labelled"] = labels.draw(records.labels(), records.class_names)
         records = Selection(records, chosen["labelled"])
     if guesses is not None:
-        rows, guessed = read_guesses(guesses.file, len(records.class_names))
+        rows, guessed = guesses.read(classes)
         chosen |= {"guessed": rows, "guesses": guessed}
-        records = Joined(
-            records, Selection(source.open_source(guesses.name, guesses.split, guesses.data_dir), rows, guessed)
-        )
-    if chosen and records.examples < batch_size:
+        others = source.open_source(guesses.name, guesses.split, guesses.data_dir)
+        records = Joined(records, Selection(others, rows, guessed))
+    if labels is not None and records.examples < batch_size:
         records = Selection(records, np.tile(np.arange(records.examples), -(-batch_size // records.examples)))
     size_bytes = records.bytes_when_resident
     if feeding == "resident" and (crop is not None or size_bytes is None):
         raise UsageError(f"{name!r} cannot be resident: images of varying size are cropped on the host; use 'stream'")
     fits = size_bytes is not None and crop is None and size_bytes <= resident_limit_mib * 2**20
     if feeding == "resident" or (feeding == "auto" and fits):
-        return Resident(records.read_all(), batch_size, chosen)
-    return Stream(records, batch_size, crop=crop, workers=workers, chosen=chosen)
+        arrays = records.read_all()
+        if classes is not None:
+            subsets.refuse_no_class(arrays["label"], classes, records.describe)
+        return Resident(arrays, batch_size, chosen)
+    return Stream(records, batch_size, crop=crop, workers=workers, classes=classes, chosen=chosen)
 
 
 def check_set(
@@ -114,20 +128,6 @@ def check_set(
         )
     if any(expected not in (None, actual) for expected, actual in zip(wanted, there, strict=True)):
         raise UsageError(f"{here} has images of {there} (h, w, c), and the run was made for {wanted}")
-
-
-def _check_labelled(records):
-    """Raises UsageError for a set or split without labels, by looking at some: reading all can take hours."""
-    here = f"data set {records.name!r}, split {records.split!r},"
-    if not records.class_names:
-        raise UsageError(f"{here} has no labels: give a labelled set or split")
-    for row in np.unique(np.linspace(0, records.examples - 1, _LABELS_LOOKED_AT).astype(int)):
-        label = records.read(int(row))["label"]
-        if not 0 <= label < len(records.class_names):
-            raise UsageError(
-                f"{records.describe(int(row))} has label {label}, outside 0..{len(records.class_names) - 1}: "
-                "give a wholly labelled split"
-            )
 
 
 class Evaluation:

@@ -121,7 +121,7 @@ def _scan(root: pathlib.Path) -> Listing:
     for split, folder in parts:
         for class_name, path in _walk_split(folder):
             if image_like(path):
-                files.append(File(path, _text(path.relative_to(root).as_posix()), split, class_name))
+                files.append(File(path, text(path.relative_to(root).as_posix()), split, class_name))
             else:
                 others.append(path)
         if not any(file.split == split for file in files):
@@ -242,7 +242,7 @@ def _walk_split(folder: pathlib.Path) -> Iterator[tuple[str | None, pathlib.Path
             raise types.UsageError(
                 f"class folder {class_folder} holds no images (PNG, JPEG, WebP; {_holds(found)}): fill it or remove it"
             )
-        yield from ((_text(class_folder.name), path) for path in found)
+        yield from ((text(class_folder.name), path) for path in found)
 
 
 def walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -302,6 +302,6 @@ def _size_and_time(path: pathlib.Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _text(name: str) -> str:
-    # A file name need not be UTF-8, a record's id must be.
+def text(name: str) -> str:
+    """A path as UTF-8, which a file name need not be and a record's id and a table must be."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -33,6 +33,6 @@ def read(files: list[pathlib.Path], root: pathlib.Path, channels: int) -> Iterat
         (path, uint8 [h, w, channels], upright) or (path, a sentence).
     """
     for path in files:
-        name = path.relative_to(root).as_posix()
+        name = folder.text(path.relative_to(root).as_posix())
         found = folder.inspect_one(folder.File(path, name, "input", None))
         yield name, found if isinstance(found, str) else transforms.decode(folder.content(found), channels)

@@ -1,7 +1,6 @@
 """Some records of a source, perhaps under other labels, and several sources as one; both are sources themselves."""
 
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -140,7 +139,7 @@ def read_guesses(file: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             rows, labels = archive["rows"].astype(np.int64), archive["labels"].astype(np.int32)
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive makes zipfile, zlib and numpy raise what they like
         raise UsageError(f"{file} is no .npz file with `rows` and `labels` ({' '.join(str(error).split())})") from error
     if (
         rows.shape != labels.shape

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import zlib
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class Source:
                 f"the description of data set {name!r} in {directory} is damaged "
                 f"({' '.join(str(error).split())}): {catalog.again(directory)}"
             ) from error
+        self._info = builder.info
         features = builder.info.features
         self.image_shape = _image_shape(features, name)
         label = features["label"] if "label" in features else None
@@ -111,6 +113,15 @@ class Source:
             indices = range(first, min(first + _AT_ONCE, self.examples))
             label[indices.start : indices.stop] = [record["label"] for record in self._fetch(list(indices))]
         return label
+
+    def records(self) -> np.ndarray:
+        """A number for each row, int64 [n], that tells its record from every other and is the same in every split."""
+        splits = tfds.core.splits.SplitDict(list(self._info.splits.values()))
+        parts = []
+        for file in splits[self.split].file_instructions:
+            shard = zlib.crc32(os.path.realpath(os.fspath(file.filename)).encode())
+            parts.append((shard >> 1 << 32) + file.skip + np.arange(file.take, dtype=np.int64))
+        return np.concatenate(parts)
 
     def describe(self, index: int) -> str:
         """Words that find one record again: its index and file name, the data set, split and folder."""

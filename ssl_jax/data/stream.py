@@ -62,6 +62,7 @@ class Stream:
         crop: HostCrop | None,
         workers: int,
         prefetch: int = 4,
+        classes: int | None = None,
         chosen: Mapping[str, np.ndarray] | None = None,
     ):
         """Args:
@@ -70,6 +71,7 @@ class Stream:
             crop: needed where the images vary in size.
             workers: worker processes; 0 decodes in a thread of this one.
             prefetch: batches decoded ahead.
+            classes: labels outside 0..classes-1 end the run; None takes any.
             chosen: see `types.Feed`.
 
         Raises:
@@ -82,6 +84,7 @@ class Stream:
         self.chosen = dict(chosen or {})
         check_size(batch_size, self.examples)
         self._source, self._crop, self._workers, self._prefetch = source, crop, workers, prefetch
+        self._classes = classes
         height, width, channels = source.image_shape
         if crop is not None:
             shape = (batch_size, crop.size_px, crop.size_px, channels)
@@ -114,10 +117,10 @@ class Stream:
         """This process's share of the batches from `first_step` on, as host arrays.
 
         Raises:
-            RunError: while iterating, an image that is smaller than the crop.
+            RunError: while iterating, an image that is smaller than the crop, or a label that is none.
         """
         refuses = self._crop is not None and self._crop.small_images == "refused"
-        source = _LargeEnough(self._source, self._crop.size_px) if refuses else self._source
+        source = _Sound(self._source, self._crop.size_px if refuses else 0, self._classes)
         order = _Epochs(source, seed, kept=self.examples // self.batch_size * self.batch_size)
         records = grain.MapDataset.source(order).seed(seed)
         # The draws come before the process's share is taken: they then belong to the global position.
@@ -131,11 +134,11 @@ class Stream:
         return iterable
 
 
-class _LargeEnough:
-    """A source whose images have at least `size_px` on their shorter side; here a record's index is still known."""
+class _Sound:
+    """A source whose records suit the run; here a record's index is still known."""
 
-    def __init__(self, source, size_px):
-        self._source, self._size_px = source, size_px
+    def __init__(self, source, least_px, classes):
+        self._source, self._least_px, self._classes = source, least_px, classes
 
     def __len__(self):
         return len(self._source)
@@ -143,10 +146,15 @@ class _LargeEnough:
     def __getitem__(self, index):
         record = self._source[index]
         height, width = record["image"].shape[:2]
-        if min(height, width) < self._size_px:
+        if min(height, width) < self._least_px:
             raise RunError(
-                f"{self._source.describe(index)} is {height}x{width} px, smaller than the crop of {self._size_px} px: "
+                f"{self._source.describe(index)} is {height}x{width} px, smaller than the crop of {self._least_px} px: "
                 f"lower the crop's size_px, remove the image, or set small_images='enlarged'"
+            )
+        if self._classes is not None and not 0 <= record["label"] < self._classes:
+            raise RunError(
+                f"{self._source.describe(index)} has label {record['label']}, outside 0..{self._classes - 1}: "
+                "train on a wholly labelled split"
             )
         return record
 

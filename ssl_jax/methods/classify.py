@@ -21,7 +21,8 @@ class Classify:
     what is trained. The encoder's weights come from wherever the run begins (`graft`), random ones without.
 
     Attributes:
-        encoder: images [b, h, w, c] to features [b, d]; its `stages` name its parameter groups from the images up.
+        encoder: images [b, h, w, c] to features [b, d]. For `unfreeze` and `layer_decay` it has `stages`, the names of
+            its parameter groups from the images up (see `models.convnet.ConvNet.stages`).
         head: features to logits [b, k].
         optimizer: updates what `train` says.
         train: "head" is linear evaluation: the encoder runs in evaluation mode and gets neither gradient nor decay.
@@ -55,6 +56,11 @@ class Classify:
             raise UsageError(
                 f"encoder_rate={self.encoder_rate} and layer_decay={self.layer_decay} multiply learning rates: "
                 "give numbers of at least 0"
+            )
+        if (self.unfreeze or self.layer_decay != 1) and not hasattr(self.encoder, "stages"):
+            raise UsageError(
+                f"unfreeze and layer_decay need an encoder with `stages`, as models.convnet.ConvNet has them; "
+                f"{type(self.encoder).__name__} has none"
             )
         if not self.unfreeze:
             return
@@ -137,15 +143,17 @@ class Classify:
         """The optimiser with the rate and the start of every parameter; paths begin with the network's name."""
         if self.train == "head":
             return self.optimizer
-        stage_of = {group: stage for stage, groups in enumerate(reversed(self.encoder.stages)) for group in groups}
+        stages = self.encoder.stages if self.unfreeze or self.layer_decay != 1 else ()
+        depth_of = {group: depth for depth, groups in enumerate(reversed(stages)) for group in groups}
         starts = self.unfreeze or (0,)
 
+        def depth(path):
+            return depth_of[path[1].key] if stages else 0
+
         def scale_of(path):
-            network, group = (part.key for part in path[:2])
-            return 1.0 if network == "head" else self.encoder_rate * self.layer_decay ** stage_of[group]
+            return 1.0 if path[0].key == "head" else self.encoder_rate * self.layer_decay ** depth(path)
 
         def start_of(path):
-            network, group = (part.key for part in path[:2])
-            return 0 if network == "head" else starts[min(stage_of[group], len(starts) - 1)]
+            return 0 if path[0].key == "head" else starts[min(depth(path), len(starts) - 1)]
 
         return optim.by_parameter(self.optimizer, scale_of=scale_of, start_of=start_of)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from ssl_jax import subsets
+from ssl_jax import fingerprint, subsets
 from ssl_jax.data import digits, feed, source
 from ssl_jax.data.selection import Joined, Selection, read_guesses
-from ssl_jax.types import UsageError
+from ssl_jax.types import RunError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,8 @@ def test_labelled_images_are_not_test_images(data_dir, scans):
 def test_guesses_join_the_labelled_images(data_dir, scans, tmp_path, devices):
     file = tmp_path / "guesses.npz"
     np.savez(file, rows=np.array([100, 200, 300]), labels=np.array([9, 9, 9], np.int32))
-    guesses = feed.Guesses(str(file), "digits", "train", data_dir)
+    expected = fingerprint.sha256({"rows": np.array([100, 200, 300]), "labels": np.array([9, 9, 9], np.int32)})
+    guesses = feed.Guesses(str(file), expected, "digits", "train", data_dir)
     made = feed.training("digits", "train", 13, data_dir=data_dir, labels=subsets.Subset(per_class=1), guesses=guesses)
     assert made.examples == 13 and made.chosen["guessed"].tolist() == [100, 200, 300]
     batches = made.batches(devices, 0, 0)
@@ -119,3 +120,39 @@ def test_a_set_that_is_not_the_expected_one_is_refused(data_dir):
     with pytest.raises(UsageError, match="made for"):
         feed.training("digits", "train", 8, data_dir=data_dir, image_shape=(9, 9, 1))
     feed.Evaluation("digits", "test", data_dir=data_dir, image_shape=(9, 9, 1))
+
+
+def test_guesses_that_are_others_than_before_are_refused(data_dir, tmp_path):
+    np.savez(tmp_path / "guesses.npz", rows=np.array([1]), labels=np.array([2], np.int32))
+    guesses = feed.Guesses(str(tmp_path / "guesses.npz"), "0" * 64, "digits", "train", data_dir)
+    with pytest.raises(UsageError, match="other pseudo-labels than this run began with"):
+        feed.training("digits", "train", 8, data_dir=data_dir, guesses=guesses)
+
+
+def test_records_are_the_same_in_every_split_that_holds_them(data_dir):
+    def records(split):
+        return source.open_source("digits", split, data_dir).records()
+
+    whole = records("train")
+    assert len(set(whole)) == 1400
+    np.testing.assert_array_equal(records("train[100:110]"), whole[100:110])
+    np.testing.assert_array_equal(records("train[-5:]+test")[:5], whole[-5:])
+    assert not set(whole) & set(records("test"))
+
+
+@pytest.mark.parametrize("feeding", ["resident", "stream"])
+def test_an_unlabelled_record_does_not_train_as_some_class(scans, feeding, devices, monkeypatch, data_dir):
+    read = source.Source._decode
+    spoilt = scans.read_all()["image"][77].tobytes()
+
+    def decode(self, index, record):
+        decoded = read(self, index, record)
+        return {**decoded, "label": -1} if decoded["image"].tobytes() == spoilt else decoded
+
+    monkeypatch.setattr(source.Source, "_decode", decode)
+    names = tuple("0123456789")
+    with pytest.raises((UsageError, RunError), match=r"record 77.* has label -1, outside 0\.\.9"):
+        made = feed.training("digits", "train[:128]", 64, feeding=feeding, data_dir=data_dir, class_names=names)
+        batches = made.batches(devices, 0, 0)
+        for _ in range(2):
+            next(batches)
