@@ -50,11 +50,12 @@ def resolve(arguments: list[str], *, script: str, train: str | None = None) -> t
 
 
 def _begun_from(folder):
-    """The step of the checkpoint that the run in `folder` began from: it goes on from that one, not from a newer."""
+    """The step of the checkpoint of `--run` that the run in `folder` began from: it goes on from that, not a newer."""
     if not (folder / "config.json").is_file():
         return None
     begun = pretrained.run_config(folder)
-    return begun["graft"]["step"] if begun.get("graft") else None
+    graft = begun.get("graft")
+    return graft["step"] if graft and graft["origin"] == RUN.value else None
 
 
 def fill(config: Mapping[str, Any], network: pretrained.Network, *, quiet: bool = False) -> dict[str, Any]:
