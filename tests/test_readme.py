@@ -14,7 +14,7 @@ TEXTS = [REPOSITORY / "README.md", REPOSITORY / "experiments" / "RESULTS.md", *s
 
 def commands():
     for file in TEXTS:
-        text = file.read_text().replace("\\\n", " ")
+        text = re.sub(r"\\+\n", " ", file.read_text())  # in a docstring's source the backslash is doubled
         for line in re.findall(r"^ *(?:[A-Z_]+=\S+ )*(python -m experiments\.\w+.*|make \w.*)$", text, re.MULTILINE):
             yield pytest.param(shlex.split(line.rstrip(" .`"), comments=True), id=f"{file.name}: {line[:60]}")
 
