@@ -85,6 +85,8 @@ def rounds(
     inner = {key: value for key, value in config.items() if key != "self_training"}
     build.check(loop.fit, inner, given=("folder", "config"))
     settings = build.section(section, "config.self_training")
+    if len(labelled) == settings.unlabelled.examples:  # said before a round is trained for nothing
+        raise _nothing_left(len(labelled))
     loop.claim(folder, config)
     earlier = loop.read_summary(folder)
     if earlier.get("finished"):
@@ -161,10 +163,7 @@ def guess(
     predicted, truth = metrics.collect(probabilities, settings.unlabelled.batches())
     candidates = np.setdiff1d(np.arange(len(truth)), labelled)
     if not len(candidates):
-        raise types.UsageError(
-            f"all {len(truth)} images are labelled, so none is left to guess at: lower config.data.labels, "
-            "or name other images in config.self_training.unlabelled"
-        )
+        raise _nothing_left(len(truth))
     chosen = settings.keep.keep(predicted[candidates], round_)
     if not len(chosen):
         raise types.UsageError(
@@ -184,6 +183,13 @@ def guess(
         candidates=len(candidates),
         precision=_share(right[rows], known[rows]),
         accuracy=_share(right[candidates], known[candidates]),
+    )
+
+
+def _nothing_left(images):
+    return types.UsageError(
+        f"all {images} images are labelled, so none is left to guess at: lower config.data.labels.per_class or share, "
+        "or name other images in config.self_training.unlabelled"
     )
 
 

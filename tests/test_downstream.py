@@ -365,6 +365,8 @@ def test_self_training_guesses_at_nothing_that_is_tested_on(setting, tmp_path):
     line = call([*words, "--config.self_training.unlabelled.split=test"], setting[1], code=2)
     # One reference holds both splits, so the training split changes with it and is refused first.
     assert "which it is tested on: choose splits that do not meet" in line
+    assert "all 1400 images are labelled" in call(words, setting[1], code=2)
+    assert not (tmp_path / "new").exists()
     assert "runs in one process" in call([*words, "--processes=2"], setting[1], code=2)
 
 
