@@ -1,7 +1,8 @@
 """How well a classifier does, from its answers alone: confusions, F1, calibration, and how sure of them one can be."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,11 @@ import numpy as np
 
 from ssl_jax import rng, types
 
+SCALARS = ("accuracy", "accuracy_top5", "macro_f1", "calibration_error", "loss")
+"""The numbers of an `entry` that become curves."""
+
 _DRAWS_AT_ONCE = 2**21
+_TOP = 5
 
 
 class PerClass(NamedTuple):
@@ -26,6 +31,58 @@ class PerClass(NamedTuple):
     recall: np.ndarray
     f1: np.ndarray
     support: np.ndarray
+
+
+def entry(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    bins: int = 15,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All that a summary says of a classifier, as plain numbers.
+
+    Args:
+        logits: float32 [n, k], finite.
+        labels: int [n], in [0, k).
+        class_names: k names; two of one name are told apart by their numbers.
+        bins: of the calibration error.
+        resamples: of the bootstrap.
+        level: the share of resamples inside the intervals.
+        seed: of the resamples.
+
+    Returns:
+        `examples`, those of `SCALARS` that apply (`accuracy_top5` above 5 classes; `loss` in nats), `accuracy_interval`
+        and `macro_f1_interval` [low, high] at `level`, `level`, `classes` (`precision`, `recall`, `f1`, `support` by
+        name) and `confusion`, rows the true class.
+    """
+    classes = len(class_names)
+    predictions = np.argmax(logits, axis=1)
+    counts = confusion(labels, predictions, classes)
+    intervals = bootstrap(labels, predictions, classes, resamples=resamples, level=level, seed=seed)
+    probabilities, loss = _softmax(logits, labels)
+    scalars = {
+        "accuracy": float(np.trace(counts) / len(labels)),
+        "macro_f1": macro_f1(counts),
+        "calibration_error": calibration_error(probabilities, labels, bins),
+        "loss": loss,
+    }
+    if classes > _TOP:
+        best = jax.lax.top_k(jnp.asarray(logits), _TOP)[1]
+        scalars["accuracy_top5"] = float(np.mean((np.asarray(best) == labels[:, None]).any(axis=1)))
+    each = {key: values.tolist() for key, values in per_class(counts)._asdict().items()}
+    names = _distinct(tuple(class_names))
+    return {
+        "examples": len(labels),
+        **scalars,
+        **{f"{key}_interval": list(edges) for key, edges in intervals.items()},
+        "level": level,
+        "classes": {name: {key: values[place] for key, values in each.items()} for place, name in enumerate(names)},
+        "confusion": counts.tolist(),
+    }
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
@@ -174,3 +231,16 @@ def _checked(labels: np.ndarray, predictions: np.ndarray, classes: int) -> tuple
         if len(wrong):
             raise types.UsageError(f"a {name} is {wrong[0]}, outside 0..{classes - 1}: give the number of classes")
     return labels, predictions
+
+
+def _softmax(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Probabilities float32 [n, k] of finite logits [n, k], and the labels' mean cross-entropy in nats."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    weights = np.exp(shifted)
+    totals = weights.sum(axis=1, dtype=np.float64)
+    losses = np.log(totals) - shifted[np.arange(len(labels)), labels]
+    return weights / totals[:, None].astype(np.float32), float(losses.mean())
+
+
+def _distinct(names: tuple[str, ...]) -> list[str]:
+    return [f"{name} (class {place})" if names.count(name) > 1 else name for place, name in enumerate(names)]

@@ -9,7 +9,6 @@ from ssl_jax import metrics, types
 from ssl_jax.analysis import scores
 
 _HERE = "evaluators.classification.Classification"
-_TOP = 5
 _PICTURE_PX = 600
 _COUNTED_CLASSES = 30
 _DIGIT_PX = (5, 3)
@@ -124,50 +123,22 @@ class Classification:
                     "rate or a longer warm-up; with bfloat16 compute, try float32.",
                 ),
             )
-        predictions = np.argmax(logits, axis=1)
-        confusion = scores.confusion(labels, predictions, classes)
-        intervals = scores.bootstrap(
-            labels, predictions, classes, resamples=self.resamples, level=self.level, seed=self.seed
+        entry = scores.entry(
+            logits,
+            labels,
+            self.examples.class_names,
+            bins=self.bins,
+            resamples=self.resamples,
+            level=self.level,
+            seed=self.seed,
         )
-        probabilities, loss = _softmax(logits, labels)
-        scalars = {
-            "accuracy": float(np.trace(confusion) / len(labels)),
-            "macro_f1": scores.macro_f1(confusion),
-            "calibration_error": scores.calibration_error(probabilities, labels, self.bins),
-            "loss": loss,
-        }
-        if classes > _TOP:
-            found = metrics.top_k(logits, labels, _TOP)
-            scalars["accuracy_top5"] = float(found.total) / float(found.count)
-        names = _distinct(self.examples.class_names)
-        each = {key: values.tolist() for key, values in scores.per_class(confusion)._asdict().items()}
-        entry = {
-            "examples": len(labels),
-            **scalars,
-            **{f"{key}_interval": list(edges) for key, edges in intervals.items()},
-            "level": self.level,
-            "classes": {name: {key: values[place] for key, values in each.items()} for place, name in enumerate(names)},
-            "confusion": confusion.tolist(),
-        }
+        confusion = np.asarray(entry["confusion"], np.int64)
         return types.Report(
-            scalars=scalars,
+            scalars={name: entry[name] for name in scores.SCALARS if name in entry},
             images={"confusion": _picture(confusion)},
-            arrays={"confusion": confusion, "confusion_classes": np.asarray(names, dtype=np.str_)},
+            arrays={"confusion": confusion, "confusion_classes": np.asarray(list(entry["classes"]), dtype=np.str_)},
             summary={self.name: entry},
         )
-
-
-def _softmax(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    """Probabilities float32 [n, k] of finite logits [n, k], and the labels' mean cross-entropy in nats."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    weights = np.exp(shifted)
-    totals = weights.sum(axis=1, dtype=np.float64)
-    losses = np.log(totals) - shifted[np.arange(len(labels)), labels]
-    return weights / totals[:, None].astype(np.float32), float(losses.mean())
-
-
-def _distinct(names: tuple[str, ...]) -> list[str]:
-    return [f"{name} (class {place})" if names.count(name) > 1 else name for place, name in enumerate(names)]
 
 
 def _picture(confusion: np.ndarray) -> np.ndarray:

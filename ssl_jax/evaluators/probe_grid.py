@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssl_jax import metrics, subsets, types
-from ssl_jax.analysis import grid, regression
+from ssl_jax.analysis import grid, regression, scores
 
 _HERE = "evaluators.probe_grid.ProbeGrid"
 
@@ -32,8 +32,9 @@ class ProbeGrid:
 
     Summary: `labels_<count>` and `labels_all`, each `{name: accuracy}` in [0, 1] (for draws the mean),
     `labels_<count>_std` the standard deviation over the draws (dividing by their number less one; 0 for a single draw),
-    `chosen_setting` by name and count, and `grid` with the number of `settings`, `feature_seconds` (reading and
-    encoding both sets) and `fit_seconds` (all that follows, compiling included). These are the keys of
+    `chosen_setting` by name and count, `test`, what `analysis.scores.entry` says of the fit with all labels, and `grid`
+    with the number of `settings`, `feature_seconds` (reading and encoding both sets) and `fit_seconds` (all that
+    follows, compiling included). Arrays: `confusion` and `confusion_classes`. The first are the keys of
     `linear.LinearProbe`: of two evaluators that share a run and a count, the later one's table stands. Scalars are the
     accuracies and deviations as `labels_<count>/<name>`. An alarm says where some settings diverged, and where the
     chosen one ends its range and beats its neighbour by more than one standard error of the held-out accuracy.
@@ -137,55 +138,59 @@ class ProbeGrid:
         train, test = regression.standardise(train, test)
         held_out = self._held_out(train_labels)
         numbers, chosen, alarms = {}, {}, []
-        for label, (picked, accuracies) in self._probe(train, train_labels, test, test_labels, held_out, alarms):
+        for label, (picked, fitted) in self._probe(train, train_labels, held_out, alarms):
+            # The chosen setting alone: no other one meets the test set.
+            accuracies = grid.score(fitted, test, test_labels).accuracy[:, 0, 0]
             chosen[label] = dict(zip(("learning_rate", "weight_decay"), picked, strict=True))
             numbers[label] = float(accuracies.mean())
             if label != "labels_all":
                 numbers[f"{label}_std"] = float(accuracies.std(ddof=1)) if self.draws > 1 else 0.0
         summary: dict[str, Any] = {key: {self.name: value} for key, value in numbers.items()}
         summary["chosen_setting"] = {self.name: chosen}
+        logits = test @ np.asarray(fitted.coefficients[0, 0, 0]) + np.asarray(fitted.intercepts[0, 0, 0])[None]
+        summary["test"] = scores.entry(logits, test_labels, self.test.class_names, seed=self.seed)
         summary["grid"] = {
             "settings": len(self.learning_rates) * len(self.weight_decays),
             "feature_seconds": encoded - began,
             "fit_seconds": time.perf_counter() - encoded,
         }
         scalars = {f"{key}/{self.name}": value for key, value in numbers.items()}
-        return types.Report(scalars=scalars, summary=summary, alarms=tuple(alarms))
+        arrays = {
+            "confusion": np.asarray(summary["test"]["confusion"], np.int64),
+            "confusion_classes": np.asarray(list(summary["test"]["classes"]), dtype=np.str_),
+        }
+        return types.Report(scalars=scalars, arrays=arrays, summary=summary, alarms=tuple(alarms))
 
-    def _probe(self, train, labels, test, test_labels, held_out, alarms):
-        """Per label count its name, the chosen (rate, decay) and each draw's test accuracy; `alarms` may grow."""
+    def _probe(self, train, labels, held_out, alarms):
+        """Per label count its name, the chosen (rate, decay) and its fits; all labels come last; `alarms` may grow."""
         diverged = set()
 
-        def choose(scores, label):
-            bad = np.argwhere(~np.isfinite(scores.cross_entropy).all(axis=0))
+        def choose(found, label):
+            bad = np.argwhere(~np.isfinite(found.cross_entropy).all(axis=0))
             diverged.update((int(rate), int(decay)) for rate, decay in bad)
-            places = grid.choose(scores, self.weight_decays)
+            places = grid.choose(found, self.weight_decays)
             if places is None:
                 raise types.RunError(
                     f"{_HERE}: no setting gave finite numbers for {label}: lower learning_rates, or check the features "
                     f"of export {self.export!r} for such values"
                 )
-            alarms.extend(self._edges(scores.accuracy.mean(axis=0), places, label, np.count_nonzero(held_out)))
+            alarms.extend(self._edges(found.accuracy.mean(axis=0), places, label, np.count_nonzero(held_out)))
             return places, (self.learning_rates[places[0]], self.weight_decays[places[1]])
-
-        def ask_test(fitted):
-            return grid.score(fitted, test, test_labels).accuracy[:, 0, 0]
 
         draws = self._draws(labels, held_out)
         if draws:
             rows = [picked for each in draws.values() for picked in each]
             fitted = self._fit(train, labels, rows)
-            scores = grid.score(fitted, train[held_out], labels[held_out])
+            found = grid.score(fitted, train[held_out], labels[held_out])
             for turn, count in enumerate(draws):
                 ours = slice(turn * self.draws, (turn + 1) * self.draws)
-                (rate, decay), setting = choose(grid.Scores(*(array[ours] for array in scores)), f"labels_{count}")
-                # The chosen setting alone: no other one meets the test set.
+                (rate, decay), setting = choose(grid.Scores(*(array[ours] for array in found)), f"labels_{count}")
                 alone = (ours, slice(rate, rate + 1), slice(decay, decay + 1))
-                yield f"labels_{count}", (setting, ask_test(grid.Grid(*(array[alone] for array in fitted))))
+                yield f"labels_{count}", (setting, grid.Grid(*(array[alone] for array in fitted)))
         fitted = self._fit(train, labels, [np.flatnonzero(~held_out)])
         _, setting = choose(grid.score(fitted, train[held_out], labels[held_out]), "labels_all")
         whole = self._fit(train, labels, [np.arange(len(labels))], (setting[:1], setting[1:]))
-        yield "labels_all", (setting, ask_test(whole))
+        yield "labels_all", (setting, whole)
         if diverged:
             rates = sorted({self.learning_rates[rate] for rate, _ in diverged})
             alarms.append(

@@ -85,7 +85,7 @@ def without_seconds(report):
 
 def test_summary_holds_plain_numbers_under_the_names_agreed(found):
     accuracies = {"labels_1", "labels_1_std", "labels_5", "labels_5_std", "labels_all"}
-    assert set(found.summary) == accuracies | {"chosen_setting", "grid"}
+    assert set(found.summary) == accuracies | {"chosen_setting", "grid", "test"}
     for key in accuracies:
         value = found.summary[key]["simsiam"]
         assert set(found.summary[key]) == {"simsiam"}
@@ -102,6 +102,10 @@ def test_summary_holds_plain_numbers_under_the_names_agreed(found):
     assert found.summary["grid"]["fit_seconds"] > 0
     assert found.summary["grid"]["feature_seconds"] > 0
     json.dumps(found.summary)
+    # The entry is about the fit with all labels, whose accuracy the grid counted on its own.
+    assert found.summary["test"]["accuracy"] == pytest.approx(found.summary["labels_all"]["simsiam"], abs=1e-9)
+    assert log.scores(found.summary).keys() == {"test"}
+    assert found.arrays["confusion"].sum() == found.summary["test"]["examples"]
     rows, columns = log.table(found.summary)
     assert rows == ["simsiam"]
     assert [column.name for column in columns] == ["labels_1", "labels_5", "labels_all"]
@@ -188,7 +192,7 @@ def test_the_spread_divides_by_one_less_and_is_zero_for_one_draw(monkeypatch):
 
 def test_all_labels_alone_and_what_the_alarms_say():
     alone = report(build(labels_per_class=(), learning_rates=(0.00001, 1.0, 1e30), weight_decays=(1.0, 10.0)))
-    assert set(alone.summary) == {"labels_all", "chosen_setting", "grid"}
+    assert set(alone.summary) == {"labels_all", "chosen_setting", "grid", "test"}
     edge, diverged = alone.alarms
     assert edge.startswith("The grid probe's labels_all is best with 1, the smallest of weight_decays")
     assert edge.endswith("add smaller ones")
