@@ -236,7 +236,8 @@ def _results(summary: Mapping[str, Any]) -> str:
     notes = [f"<em>{_text(row)}</em> is {_ROW_NOTES[row]}." for row in rows if row in _ROW_NOTES]
     caption = (
         "Accuracy on the test images. A linear classifier is trained on the features with the given number of labelled "
-        "images a class; the strength of the penalty alone was chosen, for every row alike, on a held-out share (by "
+        "images a class; its penalty alone (in a grid its learning rate too) was chosen, for every row alike, on a "
+        "held-out share (by "
         "default a fifth) of the labelled training images; &plusmn; is the spread over draws of the labelled images, "
         "with one encoder. kNN asks the most similar training images and trains nothing. " + " ".join(notes)
     )

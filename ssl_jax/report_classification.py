@@ -33,7 +33,7 @@ def section(summary: Mapping[str, Any]) -> str:
     heads = ("images of", "accuracy", "top-5 accuracy", "macro F1", "calibration error", "images")
     levels = sorted({f"{100 * entry['level']:.4g}%" for entry in entries.values() if _known(entry, "level")})
     caption = (
-        "The network's own answers; nothing is trained here. "
+        "The classifier's answers on labelled images. "
         f"Small: the interval that holds {' or '.join(levels) or 'most'} of the scores when these images are drawn "
         "again (a bootstrap); what another training would give is not in it. Macro F1 is the mean over "
         "classes of the harmonic mean of precision and recall, each class counting alike. The calibration error is by "
