@@ -243,12 +243,19 @@ def _check_values(folder):
 def _quieten():
     """Stops the log of every save, and the tracebacks in which Orbax's threads repeat what we get as an exception."""
     logging.getLogger("absl").addFilter(_not_by_orbax)
+    logging.getLogger("asyncio").addFilter(_not_of_a_failed_save)
     if not isinstance(sys.unraisablehook, _Unraisable):
         sys.unraisablehook = _Unraisable(sys.unraisablehook)
 
 
 def _not_by_orbax(record: logging.LogRecord) -> bool:
     return _is_others(record.pathname)
+
+
+def _not_of_a_failed_save(record: logging.LogRecord) -> bool:
+    """When several arrays of one save fail, Orbax raises the first and asyncio logs each of the others at exit."""
+    message = record.getMessage()
+    return not ("exception was never retrieved" in message and "orbax-checkpoint" in message)
 
 
 def _is_others(file: str) -> bool:

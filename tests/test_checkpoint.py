@@ -1,3 +1,5 @@
+import asyncio
+import gc
 import json
 import logging
 import shutil
@@ -416,6 +418,17 @@ def test_the_words_of_others_stay_audible(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         logging.getLogger("absl").warning("not ours")
     assert "not ours" in caplog.text
+
+
+def test_the_second_array_that_fails_repeats_nothing(tmp_path, caplog):
+    reopened(tmp_path).close()
+    with caplog.at_level(logging.ERROR, logger="asyncio"):
+        for text in ("local file /run/2.orbax-checkpoint-tmp/state: No space left", "not ours"):
+            loop = asyncio.new_event_loop()
+            loop.create_future().set_exception(ValueError(text))
+            gc.collect()
+            loop.close()
+    assert "not ours" in caplog.text and "No space left" not in caplog.text
 
 
 # Single networks out of a run.
