@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from ssl_jax import checkpoint as checkpoints
-from ssl_jax import log, types
+from ssl_jax import log, sheet, types
 from ssl_jax import mesh as meshes
 from ssl_jax.journal import Journal
 from ssl_jax.trainer import Trainer
@@ -225,7 +225,7 @@ def _check_best(best, evaluators, scalars=None):
 def _show(batch, trainer, out):
     views = trainer.preprocess(batch, np.int32(0))
     shown = {name: np.asarray(view[:32]) for name, view in views.items() if view.ndim == 4}
-    out.images(0, {f"batch/{name}": log.grid(_stretched(view), columns=8) for name, view in shown.items()})
+    out.images(0, {f"batch/{name}": sheet.grid(_stretched(view), columns=8) for name, view in shown.items()})
 
 
 def _stretched(images):

@@ -39,21 +39,6 @@ def test_a_line_that_is_none_of_ours_is_named(metrics, line):
         log.read_metrics(metrics)
 
 
-def test_grid_places_scales_and_converts():
-    images = np.stack([np.full((2, 3, 1), value, np.float32) for value in (-1.0, 0.0, 1.0, 5.0, -1.0)])
-    picture = log.grid(images, columns=2, scale_px=7)
-    assert (picture.dtype, picture.shape) == (np.uint8, (3 * 4 + 2 * 2, 2 * 6 + 2, 3))
-    assert (picture[:4, :6] == 0).all()
-    assert (picture[:4, 8:] == 128).all()
-    assert (picture[6:10, :6] == 255).all()
-    assert (picture[6:10, 8:] == 255).all()
-    assert (picture[12:, :6] == 0).all()
-    raw = np.random.default_rng(0).integers(0, 256, (1, 9, 9, 3), np.uint8)
-    np.testing.assert_array_equal(log.grid(raw, columns=4, scale_px=4), raw[0])
-    with pytest.raises(ValueError, match="float"):
-        log.grid(images.astype(np.int32), columns=2)
-
-
 class Recorder:
     def __init__(self, fails=()):
         self.calls, self.fails = [], fails
