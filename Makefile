@@ -27,6 +27,6 @@ environment:
 		$(RUN) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && $(RUN) -m pip --version >/dev/null 2>&1 \
 			|| $(PYTHON) -m venv --clear .venv; \
 		$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]" && \
-		$(if $(PARITY),$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 && )\
+		$(if $(PARITY),$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 torch-fidelity==0.4.0 && )\
 		echo "$$stamp" > .venv/stamp; \
 	fi

@@ -7,6 +7,9 @@ Times three things in turn, round after round, so that a drifting machine slows 
 compiled update alone (`step`), the augmentation alone, and the whole loop: the data feed's next batch, then the one
 compiled function of augmentation and update that `experiments.train` calls. `loop_over_parts` is the whole loop's time
 over the sum of the other two: 1.05 means 5 % on top.
+
+`--without=method.regularizer` times the update without that section of the config as well, in the same rounds, and
+reports its share of the update's time: 0.4 means that the update would take 0.6 of its time.
 """
 
 import json
@@ -29,6 +32,9 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such a
 SYNTHETIC = flags.DEFINE_string("synthetic", "", "Noise instead of the data set, such as 50000x32x32x3.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; the medians over them are reported.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 10, "Steps timed in each round.", lower_bound=1)
+WITHOUT = flags.DEFINE_string(
+    "without", "", "A section of the config, such as method.regularizer, whose share is timed."
+)
 OUT = flags.DEFINE_string("out", "", "A file that the JSON line is appended to as well.")
 
 
@@ -48,7 +54,10 @@ def main(arguments):
         config["data"] = {**sizes, "batch_size": config["data"]["batch_size"]}
     parts = build.arguments(loop.fit, config, given=("folder", "config"))
     check_batch(parts["data"].batch_size, parts["mesh"])
-    line = json.dumps({"config": config["method"]["type"], **measure(parts), **log.environment()})
+    other = None
+    if WITHOUT.value:
+        other = build.arguments(loop.fit, _without(config, WITHOUT.value), given=("folder", "config"))["method"]
+    line = json.dumps({"config": config["method"]["type"], **measure(parts, other), **log.environment()})
     print(line)
     if OUT.value:
         path = pathlib.Path(OUT.value)
@@ -56,8 +65,11 @@ def main(arguments):
             file.write(line + "\n")
 
 
-def measure(parts):
-    """Times the step, the augmentation and the whole loop of what `build.arguments` made; seconds are medians."""
+def measure(parts, other=None):
+    """Times the step, the augmentation and the whole loop of what `build.arguments` made; seconds are medians.
+
+    `other` is a second method whose step is timed beside the first's.
+    """
     method, preprocess, feed, mesh, seed = (parts[k] for k in ("method", "preprocess", "data", "mesh", "seed"))
     trainer = Trainer(method, preprocess, feed.spec, seed=seed, mesh=mesh)
     batches = feed.batches(mesh, seed, 0)
@@ -84,15 +96,31 @@ def measure(parts):
         states["loop"], metrics = trainer.step(states["loop"], next(batches))
         return metrics
 
-    seconds = {"step": [], "augmentation": [], "loop": []}
+    works = {"step": step, "augmentation": augmentation, "loop": whole_loop}
+    if other is not None:
+        other_update = jax.jit(other.step, donate_argnums=0)
+        spec = jax.eval_shape(lambda: views)
+        states["other"] = jax.jit(lambda: other.init(rng.stream(seed, "init"), spec))()
+
+        def without():
+            states["other"], metrics = other_update(states["other"], views, key)
+            return metrics
+
+        works["without"] = without
+    seconds = {name: [] for name in works}
     for timed in range(ROUNDS.value + 1):
-        for name, work in (("step", step), ("augmentation", augmentation), ("loop", whole_loop)):
+        for name, work in works.items():
             took = _seconds_each(work)
             if timed:  # the first round compiles and warms up
                 seconds[name].append(took)
     batches.close()
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    over = [w / (s + a) for s, a, w in zip(*seconds.values(), strict=True)]
+    over = [w / (s + a) for s, a, w in zip(*(seconds[k] for k in ("step", "augmentation", "loop")), strict=True)]
+    share = {}
+    if other is not None:
+        shares = [1 - w / s for s, w in zip(seconds["step"], seconds["without"], strict=True)]
+        share = {"without": WITHOUT.value, "share_of_step": round(statistics.median(shares), 4)}
+        share["share_of_step_range"] = [round(min(shares), 4), round(max(shares), 4)]
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     return {
         "batch_size": feed.batch_size,
@@ -100,12 +128,23 @@ def measure(parts):
         **{f"{name}_images_per_second": round(feed.batch_size / value, 1) for name, value in medians.items()},
         "loop_over_parts": round(statistics.median(over), 4),
         "loop_over_parts_range": [round(min(over), 4), round(max(over), 4)],
+        **share,
         "compile_seconds": round(compile_seconds, 2),
         "peak_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else None,
         "flops_per_second": cost["flops"] / medians["loop"] if cost and "flops" in cost else None,
         "rounds": ROUNDS.value,
         "steps_per_round": STEPS.value,
     }
+
+
+def _without(config, path):
+    """The config without one section of it."""
+    head, _, rest = path.partition(".")
+    if head not in config:
+        raise UsageError(f"--without={WITHOUT.value}: the config has no {head!r}; it has {', '.join(sorted(config))}")
+    if rest:
+        return {**config, head: _without(config[head], rest)}
+    return {key: value for key, value in config.items() if key != head}
 
 
 def _seconds_each(work):

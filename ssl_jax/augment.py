@@ -440,3 +440,12 @@ class Labelled:
         if not {name, "label"} <= batch.keys():
             raise UsageError(f"augment.Labelled: takes `image` and `label`, not {', '.join(sorted(batch))}")
         return {"image": self.view(batch[name], _named(key, "view")), "label": batch["label"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Unchanged:
+    """The batch as the feed gives it, for data that are numbers already."""
+
+    def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+        del key
+        return dict(batch)

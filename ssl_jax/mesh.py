@@ -4,7 +4,7 @@ Data parallelism is `jit` over a mesh whose one axis, `data`, splits the batch: 
 gradients are averaged by the compiler, so no method ever names an axis.
 """
 
-from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,12 +40,10 @@ def split(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def put(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """Places a host batch that every process holds whole, its leading axis divided over the devices."""
+def put(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Places a tree of host arrays that every process holds whole, their leading axis divided over the devices."""
     sharding = split(mesh)
-    return {
-        name: jax.make_array_from_callback(array.shape, sharding, array.__getitem__) for name, array in batch.items()
-    }
+    return jax.tree.map(lambda array: jax.make_array_from_callback(array.shape, sharding, array.__getitem__), batch)
 
 
 def check_batch(batch_size: int, mesh: jax.sharding.Mesh) -> None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ssl_jax import schedules
 from ssl_jax.types import Steps, UsageError
 
 
@@ -132,6 +133,41 @@ def adam(
     """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101); the rest as in `sgd`."""
     direction = optax.chain(optax.scale_by_adam(b1=b1, b2=b2), _decay(weight_decay, no_decay))
     return _scheduled(direction, base_learning_rate, batch_size, decay_steps, warmup_steps, 1, constant_rate, no_decay)
+
+
+def scheduled_adam(
+    learning_rate: float | schedules.Schedule,
+    b1: float = 0.0,
+    b2: float | schedules.Schedule = 0.999,
+    epsilon: float = 1e-8,
+    updates_per_step: int = 1,
+) -> Optimizer:
+    """Adam as PyTorch defines it, its rate and second moment's decay constant or scheduled: for adversarial training.
+
+    Args:
+        learning_rate: the rate itself, not scaled by any batch size.
+        b1: decay of the first moment.
+        b2: decay of the second; where it is scheduled, the bias correction uses the present value, as PyTorch does.
+        epsilon: added to the root of the second moment, after the bias correction.
+        updates_per_step: how often a training step calls it, so that schedules go by training steps.
+
+    Raises:
+        UsageError: for less than one update a step.
+    """
+    if updates_per_step < 1:
+        raise UsageError(f"updates_per_step={updates_per_step}: a step makes at least 1 update")
+
+    def by_update(value):
+        return lambda count: schedules.at(value, count // updates_per_step)
+
+    if callable(b2):
+        adam_by_update = optax.inject_hyperparams(optax.scale_by_adam, static_args=("b1", "eps"))
+        direction = adam_by_update(b1=b1, b2=by_update(b2), eps=epsilon)
+    else:
+        direction = optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon)
+    rate = optax.scale_by_learning_rate(by_update(learning_rate))
+    chain = optax.chain(direction, rate)
+    return Optimizer(chain.init, chain.update, functools.partial(schedules.at, learning_rate), direction, rate)
 
 
 def by_parameter(

@@ -20,3 +20,17 @@ def stream(seed: int, name: str, step: int | jax.Array = 0) -> jax.Array:
     """
     named = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     return jax.random.fold_in(named, step)
+
+
+def child(key: jax.Array, name: str, number: int | jax.Array = 0) -> jax.Array:
+    """One of a key's named descendants: different names or numbers give independent keys.
+
+    Args:
+        key: a typed key, scalar; itself to be used for nothing else.
+        name: what the randomness is for.
+        number: which of several of that name, a Python int or a traced int32 scalar.
+
+    Returns:
+        A typed key, scalar.
+    """
+    return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), number)

@@ -86,22 +86,22 @@ class Trainer:
 
 
 def compiled_exports(method: Method, mesh: jax.sharding.Mesh) -> dict[str, Callable[..., np.ndarray]]:
-    """The method's exports as `types.Evaluator` describes them: host images in, host arrays out, compiled once each."""
+    """The method's exports as `types.Evaluator` describes them: host arrays in and out, compiled once each."""
 
     @functools.cache
     def compiled(name, preprocess):
         export = method.exports[name]
         return jax.jit(
-            lambda state, images: export(state, preprocess(images)),
+            lambda state, inputs: export(state, preprocess(inputs)),
             in_shardings=(meshes.replicated(mesh), meshes.split(mesh)),
             out_shardings=meshes.replicated(mesh),
         )
 
-    def call(name, state, images, preprocess):
-        padding = -len(images) % mesh.devices.size
-        padded = np.pad(images, [(0, padding)] + [(0, 0)] * (images.ndim - 1))
-        placed = meshes.put({"image": padded}, mesh)["image"]
-        return np.asarray(compiled(name, preprocess)(state, placed))[: len(images)]
+    def call(name, state, inputs, preprocess):
+        count = len(jax.tree.leaves(inputs)[0])
+        padding = -count % mesh.devices.size
+        padded = jax.tree.map(lambda array: np.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1)), inputs)
+        return np.asarray(compiled(name, preprocess)(state, meshes.put(padded, mesh)))[:count]
 
     return {name: functools.partial(call, name) for name in method.exports}
 

@@ -33,7 +33,8 @@ class TrainState:
         params: parameters by network name.
         stats: batch statistics by network name.
         opt: optimiser state by optimiser name.
-        memory: whatever else a method carries (EMA copies, image pools), as arrays of fixed size.
+        memory: whatever else a method carries (image pools), as arrays of fixed size; averaged copies of a network are
+            networks themselves, so that scripts read them by name.
     """
 
     step: jax.Array
@@ -93,6 +94,28 @@ class Examples(Protocol):
         """Host batches: `image` uint8 [b, h, w, c], `label` int32 [b] (-1 if unknown), `mask` bool [b]."""
 
 
+class Extractor(Protocol):
+    """A fixed network whose features tell images apart, for distances between sets of them.
+
+    Attributes:
+        name: what it is, such as "inception" or "encoder"; the names of numbers depend on it.
+        digest: of its weights and of how images are prepared for it.
+        resize: in words, what is done to the size of images.
+        class_names: what the logits stand for; () where there are none of this project.
+    """
+
+    name: str
+    digest: str
+    resize: str
+    class_names: tuple[str, ...]
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """From uint8 [b, h, w, c] to features float32 [b, d], and logits float32 [b, k], None where it has none."""
+
+    def describe(self) -> str:
+        """Words that say which network it is, for the user's eyes."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What an evaluator found.
@@ -115,9 +138,9 @@ class Report:
 class Evaluator(Protocol):
     """Looks at a state and reports.
 
-    `exports[name](state, images, preprocess)` runs compiled on the mesh: `images` is a host uint8 array, `preprocess`
-    a pure function from it to what the export takes, and the answer is a host array. `untrained()` gives the state
-    the run began with.
+    `exports[name](state, inputs, preprocess)` runs compiled on the mesh: `inputs` is a host array (images as uint8) or
+    a tree of such, all of one length, `preprocess` a pure function from it to what the export takes, and the answer is
+    a host array. `untrained()` gives the state the run began with.
     """
 
     def __call__(

@@ -22,9 +22,15 @@ NAMES += ["simsiam_photos:labelled"]
 NAMES += [f"finetune_{data}:{form}" for data in ("digits", "tiny11", "photos") for form in ("staged", "scratch")]
 NAMES += ["probe_digits:fast", "probe_tiny11:fast", "probe_cifar10:fast", "probe_cifar10:lars"]
 NAMES += ["probe_imagenet:paper", "probe_imagenet:sgd"]
-PRETRAINING = [name for name in NAMES if name.startswith("simsiam")]
-DOWNSTREAM = [name for name in NAMES if not name.startswith("simsiam")]
-SCRIPTS = {"simsiam": "train", "probe": "linear_probe", "finetune": "finetune", "pseudo": "pseudo_label"}
+NAMES += ["gan_gaussians:ring"]
+FAMILY = {name: name.partition("_")[0] for name in NAMES}
+PRETRAINING = [name for name in NAMES if FAMILY[name] == "simsiam"]
+DOWNSTREAM = [name for name in NAMES if FAMILY[name] in ("probe", "finetune", "pseudo")]
+CLASSIFIERS = DOWNSTREAM + [name for name in NAMES if FAMILY[name] == "classify"]
+GANS = [name for name in NAMES if FAMILY[name] == "gan"]
+IMAGE_GANS = [name for name in GANS if not name.startswith("gan_gaussians")]
+SCRIPTS = {"probe": "linear_probe", "finetune": "finetune", "pseudo": "pseudo_label"}
+SCRIPTS |= {"simsiam": "train", "classify": "train", "gan": "train"}
 ENCODER = {"type": "models.convnet.ConvNet", "channels": (4, 4, 4, 4, 4, 4), "strides": (1, 2, 1, 1, 1, 1)}
 SIZES = {"cifar10": (32, 32, 3), "digits": (8, 8, 1), "fashion_mnist": (28, 28, 1), "tiny11": (64, 64, 3)}
 CLOCK = build.Clock(examples=50_000, batch_size=500, total_steps=1000)
@@ -87,7 +93,7 @@ def images(config):
 def view_shape(config):
     given = next(iter(images(config).values()))
     crop = config["preprocess"]["first" if "first" in config["preprocess"] else "view"].get("crop")
-    return (crop["size_px"], crop["size_px"], given[-1]) if crop else given
+    return (crop["size_px"], crop["size_px"], given[-1]) if crop and "size_px" in crop else given
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -118,19 +124,19 @@ def test_every_section_fits_its_signature(name):
     build.check(loop.fit, config, given=given)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in GANS or name in IMAGE_GANS])
 def test_one_key_says_one_thing(name):
     config = config_of(name)
     config.data.batch_size = 64
     config.data.data_dir = "elsewhere"
     plain = config.to_dict()
-    assert plain["method"]["optimizer"]["batch_size"] == 64
+    assert name in GANS or plain["method"]["optimizer"]["batch_size"] == 64
     read = [section for section in sections(plain) if section["type"].startswith("data.feed")]
     assert len(read) > 1 and {section["data_dir"] for section in read} == {"elsewhere"}
     assert {section["name"] for section in read} == {plain["data"]["name"]}
 
 
-@pytest.mark.parametrize("name", PRETRAINING)
+@pytest.mark.parametrize("name", PRETRAINING + IMAGE_GANS)
 def test_the_evaluation_sees_colours_as_training_does(name):
     plain = config_of(name).to_dict()
     seen = [section for section in sections(plain) if section["type"] in ("augment.View", "augment.Plain")]
@@ -176,9 +182,10 @@ def test_bfloat16_by_one_key(name):
     assert before == "float32" and (heads == {"bfloat16"} or "dtype=bfloat16" not in module(name).__doc__)
 
 
-@pytest.mark.parametrize("name", DOWNSTREAM)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_classifier_evaluates_by_shape(name):
-    config = filled(name)
+    config = filled(name) if name in DOWNSTREAM else build.normalised(config_of(name).to_dict())
+    classes = len(config["data"]["class_names"])
     size = config["data"]["batch_size"]
     feed = {key: jax.ShapeDtypeStruct((size, *shape), jnp.uint8) for key, shape in images(config).items()}
     feed["label"] = jax.ShapeDtypeStruct((size,), jnp.int32)
@@ -197,7 +204,43 @@ def test_a_classifier_evaluates_by_shape(name):
     seen = jax.eval_shape(build.section(plain, "config.plain"), evaluated)
     assert seen.shape == (4, *view_shape(config))
     logits = jax.eval_shape(method.exports["logits"], state, seen)
-    assert (logits.shape, logits.dtype) == ((4, 3), jnp.dtype("float32"))
+    assert (logits.shape, logits.dtype) == ((4, classes), jnp.dtype("float32"))
+
+
+@pytest.mark.parametrize("name", GANS)
+def test_a_contest_evaluates_by_shape(name):
+    config = build.normalised(config_of(name).to_dict())
+    size = config["data"]["batch_size"]
+    points = name not in IMAGE_GANS
+    feed = {"label": jax.ShapeDtypeStruct((size,), jnp.int32)}
+    if points:
+        feed["image"] = jax.ShapeDtypeStruct((size, 2), jnp.float32)
+    else:
+        feed |= {key: jax.ShapeDtypeStruct((size, *shape), jnp.uint8) for key, shape in images(config).items()}
+    clock = dataclasses.replace(CLOCK, batch_size=size)
+    clock = dataclasses.replace(clock, total_steps=clock.steps(config["duration"], "config.duration"))
+    method = build.section(config["method"], "config.method", clock)
+    preprocess = build.section(config["preprocess"], "config.preprocess", clock)
+    key = jax.eval_shape(jax.random.key, 0)
+    batch = jax.eval_shape(preprocess, feed, key)
+    state = jax.eval_shape(functools.partial(method.init, spec=batch), key)
+    assert set(state.params) == {"generator", "discriminator", "generator_average"}
+    after, metrics = jax.eval_shape(method.step, state, batch, key)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert {"generator_loss", "discriminator_loss"} <= set(metrics)
+    assert {(m.shape, m.dtype) for m in metrics.values()} == {((), jnp.dtype("float32"))}
+    tickets = jax.ShapeDtypeStruct((4, 2), jnp.int32)
+    made = jax.eval_shape(method.exports["sample"], state, tickets)
+    assert (made.shape, made.dtype) == ((4, *batch["image"].shape[1:]), jnp.dtype("float32"))
+
+
+@pytest.mark.parametrize("name", GANS)
+def test_schedules_go_by_training_steps(name):
+    """An optimiser that is called several times a step must be told so."""
+    method = config_of(name).to_dict()["method"]
+    calls = method.get("discriminator_steps", 1)
+    assert method["discriminator_optimizer"].get("updates_per_step", 1) == calls
+    assert method["generator_optimizer"].get("updates_per_step", 1) == 1
 
 
 @pytest.mark.parametrize("name", DOWNSTREAM)

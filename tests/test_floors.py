@@ -15,23 +15,52 @@ ROOMS = {
     "ssl_jax.types": ((), ("jax", "numpy", "flax")),
     "ssl_jax.rng": ((), ("jax",)),
     "ssl_jax.fingerprint": ((), ("jax", "numpy")),
+    "ssl_jax.sheet": ((), ("numpy",)),
+    "ssl_jax.schedules": (("ssl_jax.types",), ("jax",)),  # below optim
     "ssl_jax.subsets": (("ssl_jax.types", "ssl_jax.rng"), ("jax", "numpy")),  # for data and evaluators alike
     "ssl_jax.image_ops": ((), ("jax", "numpy")),  # below augment: arithmetic without chance
     "ssl_jax.augment": (("ssl_jax.types", "ssl_jax.rng", "ssl_jax.image_ops"), ("jax", "numpy")),
+    "ssl_jax.regularizers": (("ssl_jax.types", "ssl_jax.schedules"), ("jax",)),
+    "ssl_jax.diff_augment": (
+        ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.schedules", "ssl_jax.image_ops"),
+        ("jax",),
+    ),
     "ssl_jax.losses": (("ssl_jax.types", "ssl_jax.rng"), ARRAYS),
     "ssl_jax.metrics": (("ssl_jax.types", "ssl_jax.rng"), ARRAYS),
-    "ssl_jax.optim": (("ssl_jax.types", "ssl_jax.rng"), ARRAYS),
+    "ssl_jax.optim": (("ssl_jax.types", "ssl_jax.rng", "ssl_jax.schedules"), ARRAYS),
     "ssl_jax.models.layers": (("ssl_jax.types", "ssl_jax.rng"), ARRAYS),
     "ssl_jax.models.pytorch": (("ssl_jax.types",), (*ARRAYS, "torch")),
-    "ssl_jax.models.*": (("ssl_jax.types", "ssl_jax.rng", "ssl_jax.models.layers"), ARRAYS),
+    "ssl_jax.models.inception_weights": (
+        ("ssl_jax.types", "ssl_jax.fingerprint", "ssl_jax.models.pytorch", "ssl_jax.models.inception"),
+        ("numpy", "flax"),
+    ),
+    "ssl_jax.models.convolution": (("ssl_jax.types", "ssl_jax.models.layers"), ("jax", "numpy", "flax")),
+    "ssl_jax.models.*": (
+        ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.models.layers", "ssl_jax.models.convolution"),
+        ARRAYS,
+    ),
     "ssl_jax.analysis.*": (("ssl_jax.types", "ssl_jax.rng"), (*ARRAYS, "scipy", "sklearn")),
     "ssl_jax.methods.*": (
-        ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.losses", "ssl_jax.metrics", "ssl_jax.optim", "ssl_jax.augment"),
+        tuple(
+            f"ssl_jax.{room}"
+            for room in ("types", "rng", "losses", "metrics", "optim", "augment", "diff_augment", "regularizers")
+        ),
         ARRAYS,
+    ),
+    "ssl_jax.reference": (
+        ("ssl_jax.types", "ssl_jax.fingerprint", "ssl_jax.log", "ssl_jax.analysis.generative"),
+        ("numpy",),
+    ),
+    "ssl_jax.evaluators.distance": (
+        ("ssl_jax.types", "ssl_jax.sheet", "ssl_jax.reference", "ssl_jax.analysis.*"),
+        ("numpy",),
     ),
     "ssl_jax.evaluators.*": (
         (
-            *(f"ssl_jax.{room}" for room in ("types", "rng", "fingerprint", "losses", "metrics", "optim", "subsets")),
+            *(
+                f"ssl_jax.{room}"
+                for room in ("types", "rng", "fingerprint", "losses", "metrics", "optim", "subsets", "sheet")
+            ),
             "ssl_jax.analysis.*",
         ),
         ARRAYS,
@@ -66,10 +95,17 @@ ROOMS = {
     "ssl_jax.trainer": (("ssl_jax.types", "ssl_jax.rng", "ssl_jax.mesh"), ("jax", "numpy")),
     "ssl_jax.journal": (("ssl_jax.types", "ssl_jax.checkpoint", "ssl_jax.log", "ssl_jax.trainer"), ("jax", "numpy")),
     "ssl_jax.loop": (
-        ("ssl_jax.types", "ssl_jax.mesh", "ssl_jax.checkpoint", "ssl_jax.log", "ssl_jax.trainer", "ssl_jax.journal"),
+        tuple(f"ssl_jax.{room}" for room in ("types", "mesh", "checkpoint", "log", "sheet", "trainer", "journal")),
         ("jax", "numpy"),
     ),
     "ssl_jax.build": (("ssl_jax.types",), ()),
+    "ssl_jax.extractors": (
+        (
+            *(f"ssl_jax.{room}" for room in ("types", "fingerprint", "augment", "pretrained", "build")),
+            *(f"ssl_jax.models.{room}" for room in ("inception", "inception_weights")),
+        ),
+        ("jax", "numpy", "flax"),
+    ),
     "ssl_jax.classifier": (
         (
             *(f"ssl_jax.{room}" for room in ("types", "mesh", "checkpoint", "pretrained", "trainer", "build")),
@@ -77,6 +113,11 @@ ROOMS = {
         ),
         ("jax", "numpy"),
     ),
+    "ssl_jax.generator": (
+        tuple(f"ssl_jax.{room}" for room in ("types", "mesh", "checkpoint", "pretrained", "trainer", "build", "sheet")),
+        ("jax", "numpy"),
+    ),
+    "ssl_jax.restore": (("ssl_jax.types", "ssl_jax.image_ops"), ("jax", "numpy", "optax")),
     "ssl_jax.self_training": (
         (
             *(f"ssl_jax.{room}" for room in ("types", "fingerprint", "metrics", "log", "loop", "build", "classifier")),
@@ -89,6 +130,32 @@ ROOMS = {
     "experiments.benchmark_probe": (
         ("experiments.command", *(f"ssl_jax.{room}" for room in ("types", "rng", "log", "analysis.*", "evaluators.*"))),
         ("absl", "jax", "numpy", "sklearn"),
+    ),
+    "experiments.measure": (
+        (
+            "experiments.command",
+            *(f"ssl_jax.{room}" for room in ("types", "rng", "log", "extractors", "generator", "reference")),
+            *(f"ssl_jax.{room}" for room in ("analysis.generative", "evaluators.distance", "models.inception_weights")),
+            *(f"ssl_jax.data.{room}" for room in ("feed", "pictures")),
+        ),
+        ("absl", "jax", "numpy"),
+    ),
+    "experiments.output": (("ssl_jax.types", "ssl_jax.log"), ("numpy", "PIL")),
+    "experiments.sample": (
+        (
+            *(f"experiments.{room}" for room in ("command", "output")),
+            *(f"ssl_jax.{room}" for room in ("types", "rng", "build", "generator", "metrics", "pretrained", "sheet")),
+            *(f"ssl_jax.{room}" for room in ("analysis.memorisation", "writers.files")),
+        ),
+        ("absl", "jax", "numpy", "PIL", "tqdm"),
+    ),
+    "experiments.restore": (
+        (
+            *(f"experiments.{room}" for room in ("command", "output")),
+            *(f"ssl_jax.{room}" for room in ("types", "rng", "log", "generator", "restore", "sheet", "writers.files")),
+            *(f"ssl_jax.data.{room}" for room in ("pictures", "transforms")),
+        ),
+        ("absl", "numpy", "tqdm"),
     ),
     "experiments.*": (
         (
@@ -268,13 +335,16 @@ def test_models_name_no_data_set_and_steps_no_axis():
 
 def test_no_chance_but_keys():
     """Only Grain's generators, which are functions of seed and position, may be numpy's."""
+    # The published protocols of generative metrics draw with this one from a fixed seed: to compare is to draw alike.
+    published = ("ssl_jax.analysis.generative", "np.random.RandomState")
     for module in MODULES:
         tree = TREES[module]
         drawn = {"random", "secrets"} & {name for name, _ in imports(tree)}
         assert not drawn or module == LAZY["wandb"], f"{module} imports {drawn}"  # a run's id at W&B is no result
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("np.random."):
-                assert ast.unparse(node) in ("np.random.Generator", "np.random.default_rng"), f"{module}:{node.lineno}"
+                kept = ast.unparse(node) in ("np.random.Generator", "np.random.default_rng")
+                assert kept or (module, ast.unparse(node)) == published, f"{module}:{node.lineno}"
 
 
 def test_a_bare_accelerator_machine_can_train(child):

@@ -1,0 +1,85 @@
+"""A GAN on handwritten digits (1,400 scans of 8x8): DCGAN's layers, R3GAN's loss and penalties, for two CPU cores.
+
+    python -m experiments.train --config=configs/gan_digits.py --workdir=runs/gan_digits
+    python -m experiments.sample --run=runs/gan_digits --out=runs/gan_digits_samples
+
+Loss and penalties: arXiv 2501.05441; layers: arXiv 1511.06434, here without batch norm in the discriminator. With only
+1,400 scans the discriminator sees them moved and cut (DiffAugment's translation and cutout, arXiv 2006.10738). No paper
+prints a number here; what this config reaches, and how long it takes, is in experiments/RESULTS.md. Judged by a
+classifier: configs/classify_digits.py and experiments.measure.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.duration = "6000 steps"
+    config.log_every = "100 steps"
+    config.data = {
+        "type": "data.feed.training",
+        "name": "digits",
+        "split": "train",
+        "batch_size": 64,
+        "feeding": "auto",
+        "data_dir": "",
+    }
+    colours = {"mean": (0.5,), "deviation": (0.5,)}
+    config.preprocess = {"type": "augment.Labelled", "view": {"type": "augment.View", **colours}}
+    adam = {"type": "optim.scheduled_adam", "learning_rate": 5e-4, "b1": 0.0, "b2": 0.99}
+    config.method = {
+        "type": "methods.gan.GAN",
+        "generator": {
+            "type": "models.dcgan.Generator",
+            "size_px": 8,
+            "image_channels": 1,
+            "channels": (128, 64),
+            "dtype": "float32",
+        },
+        "discriminator": {
+            "type": "models.dcgan.Discriminator",
+            "channels": (64, 128),
+            "norm": "none",
+            "dtype": "float32",
+        },
+        "generator_optimizer": dict(adam),
+        "discriminator_optimizer": dict(adam),
+        "loss": "relativistic",
+        "latent": 32,
+        "latent_law": "normal",
+        "discriminator_steps": 1,
+        "regularizer": {"type": "regularizers.GradientPenalty", "r1": 1.0, "r2": 1.0, "every": 1},
+        "average": {"type": "methods.gan.MovingAverage", "half_life": "20 kimages", "ramp_up": 0.05},
+        "augment": {"type": "diff_augment.DiffAugment", "operations": ("translation", "cutout"), "probability": 0.5},
+    }
+    train = {
+        "type": "data.feed.Evaluation",
+        "name": config.data.get_ref("name"),
+        "split": "train",
+        "data_dir": config.data.get_ref("data_dir"),
+    }
+    config.evaluators = {
+        "samples": {
+            "type": "loop.Every",
+            "steps": "5 %",
+            "run": {
+                "type": "evaluators.samples.Samples",
+                "real": dict(train),
+                "held_out": {**train, "split": "test"},
+                "preprocess": {"type": "augment.Plain", **colours},
+                "images": 397,
+                "grid": 100,
+                "columns": 20,
+            },
+        },
+    }
+    config.checkpoint = {"type": "checkpoint.Policy", "every": "10 %", "keep_latest": 2}
+    config.writers = {
+        "console": {"type": "writers.console.Console"},
+        "files": {"type": "writers.files.Files"},
+        "page": {"type": "writers.page.Page"},
+    }
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    return config
