@@ -21,7 +21,7 @@ lint: environment
 # The stamp names everything that an installation depends on, so an older or moved environment is brought up to date.
 environment:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12" >&2; exit 2; }
-	@stamp=$$( { echo "$(CURDIR) $(PARITY)"; $(PYTHON) --version; cat setup.cfg pyproject.toml constraints.txt; } | cksum); \
+	@stamp=$$( { echo "$(CURDIR) $(PARITY)"; $(PYTHON) --version; cat setup.cfg pyproject.toml constraints.txt Makefile; } | cksum); \
 	if [ "$$(cat .venv/stamp 2>/dev/null)" != "$$stamp" ] || ! $(RUN) -c 'import jax' 2>/dev/null; then \
 		echo "setting up .venv"; rm -f .venv/stamp; \
 		$(RUN) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && $(RUN) -m pip --version >/dev/null 2>&1 \
