@@ -389,3 +389,14 @@ def test_a_labelled_view_keeps_image_and_label_together():
     assert cropped["image"].shape == (6, 2, 2, 3)
     with pytest.raises(UsageError, match="takes `image` and `label`, not image"):
         augment.Labelled(augment.View())({"image": image}, jax.random.key(0))
+
+
+def test_unchanged_gives_the_batch_as_it_came():
+    batch = {"image": np.arange(6.0, dtype=np.float32).reshape(3, 2), "label": np.arange(3, dtype=np.int32)}
+    seen = jax.jit(augment.Unchanged())(batch, jax.random.key(0))
+    assert seen.keys() == batch.keys()
+    for name, array in batch.items():
+        assert seen[name].dtype == array.dtype
+        np.testing.assert_array_equal(seen[name], array)
+    assert augment.Unchanged()(batch, jax.random.key(0)) is not batch
+    assert hash(augment.Unchanged()) == hash(augment.Unchanged())

@@ -116,3 +116,18 @@ def test_put_keeps_the_values():
     batch = {"image": np.arange(8 * 3).reshape(8, 3)}
     placed = mesh.put(batch, mesh.data_parallel(devices=1))
     np.testing.assert_array_equal(placed["image"], batch["image"])
+
+
+def test_put_takes_trees_of_arrays():
+    one = mesh.data_parallel(devices=1)
+    tree = {
+        "image": np.arange(24.0).reshape(4, 3, 2),
+        "more": (np.arange(4, dtype=np.int32), np.ones((4, 1), np.uint8)),
+    }
+    tree["image"] = tree["image"].astype(np.float32)
+    placed = mesh.put(tree, one)
+    assert jax.tree.structure(placed) == jax.tree.structure(tree)
+    for ours, theirs in zip(jax.tree.leaves(placed), jax.tree.leaves(tree), strict=True):
+        assert ours.sharding.spec == jax.sharding.PartitionSpec("data") and ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(mesh.put(tree["image"], one), tree["image"])

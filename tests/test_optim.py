@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_jax import optim
+from ssl_jax import optim, schedules
 from ssl_jax.types import UsageError
 
 STEPS = 20
@@ -223,3 +223,111 @@ def test_adam_is_the_written_out_update(decay):
             params[name] = params[name] - cosine(step, 0.02, STEPS, 4) * (direction + decay * params[name])
         seen.append(dict(params))
     assert_same(follow(optimizer, tree(0)), seen)
+
+
+RATE, DECAY = schedules.Cosine(0.05, 0.001, steps=6), schedules.Linear(0.8, 0.99, steps=8, hold_steps=2)
+
+
+def numpy_adam(rate_of, b2_of, *, b1, epsilon=1e-8, updates_per_step=1):
+    """PyTorch's Adam written out in float64; the rate and the second decay are functions of the training step."""
+    params = {name: value.astype(np.float64) for name, value in named(tree(0)).items()}
+    first, second, seen = {}, {}, []
+    for update in range(STEPS):
+        step = update // updates_per_step
+        for name, gradient in named(gradients(update)).items():
+            first[name] = b1 * first.get(name, 0) + (1 - b1) * gradient
+            second[name] = b2_of(step) * second.get(name, 0) + (1 - b2_of(step)) * gradient.astype(np.float64) ** 2
+            root = np.sqrt(second[name] / (1 - b2_of(step) ** (update + 1))) + epsilon
+            params[name] = params[name] - rate_of(step) * first[name] / (1 - b1 ** (update + 1)) / root
+        seen.append(dict(params))
+    return seen
+
+
+def rate_by_hand(step):
+    return 0.001 + 0.049 * (1 + math.cos(math.pi * min(1, step / 6))) / 2
+
+
+def decay_by_hand(step):
+    return 0.8 + 0.19 * min(1, max(0, step - 2) / 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "theirs"),
+    [
+        ({"learning_rate": 0.02}, {"rate_of": lambda step: 0.02, "b2_of": lambda step: 0.999, "b1": 0.0}),
+        (
+            {"learning_rate": 0.02, "b1": 0.5, "b2": 0.9, "epsilon": 0.1},
+            {"rate_of": lambda step: 0.02, "b2_of": lambda step: 0.9, "b1": 0.5, "epsilon": 0.1},
+        ),
+        ({"learning_rate": RATE, "b2": DECAY}, {"rate_of": rate_by_hand, "b2_of": decay_by_hand, "b1": 0.0}),
+        (
+            {"learning_rate": RATE, "b1": 0.5, "b2": DECAY, "epsilon": 0.1, "updates_per_step": 3},
+            {"rate_of": rate_by_hand, "b2_of": decay_by_hand, "b1": 0.5, "epsilon": 0.1, "updates_per_step": 3},
+        ),
+    ],
+)
+def test_scheduled_adam_is_the_written_out_update(arguments, theirs):
+    optimizer = optim.scheduled_adam(**arguments)
+    assert_same(follow(optimizer, tree(0)), numpy_adam(**theirs), tolerance=1e-5)
+
+
+def test_scheduled_adam_is_pytorchs_with_its_groups_changed_on_the_way():
+    torch = pytest.importorskip("torch", reason="needs the parity extra: make test PARITY=1")
+    theirs = {name: torch.tensor(value, requires_grad=True) for name, value in named(tree(0)).items()}
+    peer = torch.optim.Adam(theirs.values(), lr=1.0, betas=(0.5, 0.5))
+    seen = []
+    for update in range(STEPS):
+        peer.param_groups[0]["lr"] = rate_by_hand(update // 2)
+        peer.param_groups[0]["betas"] = (0.5, decay_by_hand(update // 2))
+        for name, gradient in named(gradients(update)).items():
+            theirs[name].grad = torch.tensor(gradient)
+        peer.step()
+        seen.append({name: value.detach().numpy().copy() for name, value in theirs.items()})
+    optimizer = optim.scheduled_adam(RATE, b1=0.5, b2=DECAY, updates_per_step=2)
+    assert_same(follow(optimizer, tree(0)), seen, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("updates_per_step", [1, 4])
+def test_the_reported_rate_of_scheduled_adam_is_the_applied_one(updates_per_step):
+    # Gradients that never change make Adam's direction 1.
+    optimizer = optim.scheduled_adam(RATE, b1=0.0, updates_per_step=updates_per_step)
+    one = {"w": jnp.ones(1)}
+    state = optimizer.init(one)
+    for update in range(8 * updates_per_step):
+        updates, state = optimizer.update(one, state, one)
+        step = update // updates_per_step
+        assert float(optimizer.learning_rate(jnp.int32(step))) == pytest.approx(-float(updates["w"][0]), rel=1e-4)
+    assert float(optimizer.learning_rate(0)) == pytest.approx(0.05)
+    assert float(optim.scheduled_adam(0.3).learning_rate(jnp.int32(7))) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("b2", [0.99, DECAY])
+@pytest.mark.parametrize("rate", [0.1, RATE])
+def test_the_state_of_scheduled_adam_keeps_its_form(rate, b2):
+    optimizer = optim.scheduled_adam(rate, b2=b2)
+    params = jax.tree.map(jnp.asarray, tree(0))
+    before = jax.eval_shape(optimizer.init, params)
+    after = jax.eval_shape(lambda p, s: optimizer.update(p, s, p)[1], params, before)
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+
+    def form(leaf):
+        return leaf.shape, leaf.dtype, leaf.weak_type
+
+    assert jax.tree.map(form, before) == jax.tree.map(form, after)
+    grown = jax.tree.leaves(before)
+    assert sum(leaf.size for leaf in grown) <= 2 * sum(leaf.size for leaf in jax.tree.leaves(params)) + 8
+
+
+def test_scheduled_adam_moves_bfloat16_parameters_and_keeps_them():
+    # 0.999 is 1 in bfloat16: rounded to it, the second moment's decay would leave 0 / 0.
+    params = {"w": jnp.ones(3, jnp.bfloat16)}
+    optimizer = optim.scheduled_adam(0.1, b2=schedules.Cosine(0.999, 0.999, steps=5))
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    moved = optax.apply_updates(params, updates)["w"]
+    assert moved.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(moved, np.float32), 0.9, atol=0.005)
+
+
+def test_scheduled_adam_refuses_steps_without_an_update():
+    with pytest.raises(UsageError, match="updates_per_step=0: a step makes at least 1 update"):
+        optim.scheduled_adam(0.1, updates_per_step=0)

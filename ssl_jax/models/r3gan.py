@@ -225,9 +225,9 @@ def _embed(classes, features, gain, dtype):
 
 
 def _check(network, name, image_channels=3):
-    convolution.check_network(
-        name, network.classes, network.dtype, (*network.widths, network.blocks), image_channels=image_channels
-    )
+    convolution.check_network(name, network.classes, network.dtype, network.widths, image_channels=image_channels)
+    if network.blocks < 1:
+        raise types.UsageError(f"{name} blocks is {network.blocks}; give at least 1 a stage")
     size = network.channels_per_group
     wrong = [width for width in network.widths if size < 1 or EXPANSION * width % size]
     if wrong:

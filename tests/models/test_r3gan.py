@@ -222,7 +222,7 @@ def test_wrong_arguments_and_inputs_are_named():
         (lambda: r3gan.Generator(28, 1, (8, 8)), "with 2 stages takes 8 or 14 px, not 28"),
         (lambda: r3gan.Generator(32, 4), "image_channels is 4"),
         (lambda: r3gan.Generator(8, 1, (8, 7)), r"cannot split 2 \* 7 channels into groups of 16"),
-        (lambda: r3gan.Discriminator((16,), blocks=0), r"R3GAN's discriminator has widths \(16, 0\)"),
+        (lambda: r3gan.Discriminator((16,), blocks=0), "R3GAN's discriminator blocks is 0; give at least 1"),
         (lambda: r3gan.Discriminator((16,), channels_per_group=0), "into groups of 0"),
         (lambda: r3gan.Discriminator((16,), dtype="half"), "dtype is 'half'"),
         (lambda: r3gan.Discriminator((16, 16)).init(key, pictures(16), train=False), "takes 8 or 14 px, not 16x16"),

@@ -1,0 +1,111 @@
+"""A folder that a script fills with pictures: whose it is, and what a second call replaces."""
+
+import dataclasses
+import io
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from ssl_jax import log
+from ssl_jax.types import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """An output folder whose files are listed in a JSON file beside them; `claim` makes one.
+
+    Attributes:
+        folder: where the files go.
+        record: the name of the JSON file.
+        script: what wrote it, such as "experiments.sample".
+        earlier: the files of an earlier call.
+    """
+
+    folder: pathlib.Path
+    record: str
+    script: str
+    earlier: frozenset[str]
+
+    def begin(self, files: Sequence[str], facts: Mapping[str, Any]) -> None:
+        """Makes the folder, says in the record what it will hold, and removes what only an earlier call wrote.
+
+        Args:
+            files: every file to come, as paths below the folder.
+            facts: what else the record says.
+
+        Raises:
+            UsageError: for a file of that name that no earlier call wrote.
+        """
+        for file in files:
+            if file not in self.earlier and (self.folder / file).exists():
+                raise UsageError(f"{self.folder / file} is not this script's: move it away or give another --out")
+        with log.writing(self.folder):
+            for file in files:
+                (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
+        # Before the files, so that a call that was cut short leaves a folder that the next one knows as its own.
+        self._record({**facts, "finished": False, "files": sorted({*files, *self.earlier})})
+        for file in self.earlier - set(files):
+            with log.writing(self.folder / file):
+                (self.folder / file).unlink(missing_ok=True)
+
+    def write(self, file: str, content: bytes) -> None:
+        """Puts one file below the folder."""
+        log.replace(self.folder / file, content)
+
+    def finish(self, files: Sequence[str], facts: Mapping[str, Any]) -> None:
+        """Says in the record that all is there."""
+        self._record({**facts, "finished": True, "files": list(files)})
+
+    def _record(self, facts):
+        text = json.dumps(log.plain({"script": self.script, **facts}), indent=1, allow_nan=False, ensure_ascii=False)
+        log.replace(self.folder / self.record, text + "\n")
+
+
+def claim(folder: pathlib.Path, record: str, script: str) -> Output:
+    """The output folder of a script; nothing is written yet.
+
+    Raises:
+        UsageError: for a file, and for a folder with something in it that this script did not write.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out={folder} is a file: give a folder")
+    earlier = []
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            found = json.loads((folder / record).read_text(encoding="utf-8"))
+            earlier = [str(file) for file in found["files"]] if found["script"] == script else None
+        except (OSError, ValueError, KeyError, TypeError):
+            earlier = None
+        if earlier is None:
+            raise UsageError(f"--out={folder} is not empty and holds no {record} of {script}: give a new folder")
+    inside = [file for file in earlier if not pathlib.PurePath(file).is_absolute() and ".." not in file.split("/")]
+    return Output(folder, record, script, frozenset(inside))
+
+
+def picture(image: np.ndarray) -> bytes:
+    """A PNG file of one image, uint8 [h, w, c], grey for c = 1 and colour for c = 3."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
+    return file.getvalue()
+
+
+def image_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """A PNG file's path for each of some pictures' paths: `a/cat.jpg` to `a/cat.png`, with `.png` more where two meet.
+
+    Args:
+        names: different paths.
+        taken: paths that none may get.
+    """
+    paths: list[str] = []
+    for name in names:
+        path = str(pathlib.PurePosixPath(name).with_suffix(".png"))
+        if path in (*taken, *paths):
+            path = f"{name}.png"
+        while path in (*taken, *paths):
+            path += ".png"
+        paths.append(path)
+    return paths
