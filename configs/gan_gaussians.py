@@ -3,10 +3,10 @@
     python -m experiments.train --config=configs/gan_gaussians.py --workdir=runs/gaussians
     python -m experiments.train --config=configs/gan_gaussians.py:ring --workdir=runs/ring
 
-25 Gaussians on a 5 x 5 grid, forty deviations from one to the next, or with `:ring` eight whose radius is a hundred. The
-networks are dense. The penalty's weight falls as R3GAN's does in its burn-in: strong while the modes are found, weak
-when their width is. For the plain loss beside it: --config.method.loss=non_saturating. Expect every mode and more than
-95 % of the samples within three deviations; the numbers are in experiments/RESULTS.md.
+25 Gaussians on a 5 x 5 grid, forty deviations from one to the next, or with `:ring` eight whose radius is a hundred.
+The networks are dense. The penalty's weight falls as R3GAN's does in its burn-in: strong while the modes are found,
+weak when their width is. For the plain loss beside it: --config.method.loss=non_saturating.
+Expect every mode and more than 95 % of the samples within three deviations; the numbers are in experiments/RESULTS.md.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,6 @@ import pkgutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from ssl_jax import log, types, writers

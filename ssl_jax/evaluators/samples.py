@@ -43,7 +43,8 @@ class Samples:
             critics that are meant to (Wasserstein).
 
     Raises:
-        UsageError: for fewer than 10 images, or with classes an unlabelled image or another number of classes.
+        UsageError: for fewer than 10 images, an empty grid or batch, or with classes an unlabelled image or another
+            number of classes; when called, for a method without samples, or samples of another shape than the images.
     """
 
     real: types.Examples
@@ -59,6 +60,11 @@ class Samples:
     won_above: float | None = 0.999
 
     def __post_init__(self):
+        if min(self.grid, self.columns, self.batch_size) < 1:
+            raise types.UsageError(
+                f"evaluators.samples.Samples: grid={self.grid}, columns={self.columns} and "
+                f"batch_size={self.batch_size} must be at least 1"
+            )
         sets = {"real": self.real} | ({"held_out": self.held_out} if self.held_out is not None else {})
         for name, examples in sets.items():
             if min(self.images, examples.examples) < 10:
@@ -93,6 +99,12 @@ class Samples:
         numbers = np.arange(max(count, self.grid), dtype=np.int32)
         tickets = np.stack([np.full_like(numbers, self.seed), numbers], axis=1)
         made = self._in_batches(lambda some: exports["sample"](state, some, _as_given), tickets)
+        shape = next(iter(self.real.batches()))["image"].shape[1:]
+        if made.shape[1:] != shape:
+            raise types.UsageError(
+                f"evaluators.samples.Samples: samples are {made.shape[1:]} and real images {shape} (h, w, c): they are "
+                "compared as they are, so give `real` and `held_out` the generator's size"
+            )
         finite = np.isfinite(made).all(axis=tuple(range(1, made.ndim)))
         if not finite.all():
             return types.Report(
@@ -112,6 +124,14 @@ class Samples:
                 images[name] = metrics.pick(examples.batches(), chosen)
                 labels[name] = examples.labels()[chosen]
         logits = {name: self._logits(exports, state, images[name], labels[name]) for name in images}
+        if not all(np.isfinite(values).all() for values in logits.values()):
+            return types.Report(
+                images={"samples": picture},
+                alarms=(
+                    "The discriminator's logits are not finite: the training has diverged. Go back to the last good "
+                    "checkpoint with lower rates or a stronger gradient penalty; with bfloat16 compute, try float32.",
+                ),
+            )
         scalars = {f"{name}_logit": float(np.mean(values)) for name, values in logits.items()}
         scalars["separability"] = generative.separability(logits["real"], logits["fake"])
         if "held_out" in logits:

@@ -393,3 +393,21 @@ print("alike")
 
 def test_exports_take_trees_of_any_length_on_several_devices(child):
     assert child(TREES, devices=4).stdout.strip() == "alike"
+
+
+def test_samples_of_another_size_than_the_images_are_refused():
+    contest = Contest(pictures(100, shape=(3, 3, 1)))
+    with pytest.raises(types.UsageError, match=r"samples are \(3, 3, 1\) and real images \(6, 5, 1\)"):
+        samples.Samples(Shelf(REAL), centred, images=50)(contest.exports, python_types.SimpleNamespace(step=1), None)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_discriminator_that_has_diverged_is_said(value):
+    found, _ = report(FRESH, judge=lambda inputs: np.full(len(inputs["image"]), value))
+    assert found.scalars == {} and "logits are not finite" in found.alarms[0] and "samples" in found.images
+
+
+@pytest.mark.parametrize("field", ["grid", "columns", "batch_size"])
+def test_nothing_is_no_number_of_samples(field):
+    with pytest.raises(types.UsageError, match=f"{field}=0"):
+        samples.Samples(Shelf(REAL), centred, **{field: 0})

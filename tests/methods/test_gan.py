@@ -475,7 +475,7 @@ def test_scheduled_augmentation_goes_by_the_step():
 def test_what_a_step_returns_is_what_the_next_one_takes(make):
     method, shape = make()
     given = jax.eval_shape(functools.partial(batch, shape))
-    state = jax.eval_shape(functools.partial(begin, method, shape))
+    state = jax.eval_shape(functools.partial(begin.__wrapped__, method, shape))
     after, metrics = jax.eval_shape(method.step, state, given, KEY)
     described = [jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree) for tree in (state, after)]
     assert described[0] == described[1]

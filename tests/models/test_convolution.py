@@ -104,6 +104,10 @@ def derivatives(function):
     ("size", "kernel_px", "stride", "padding", "groups", "derived"),
     [
         ((8, 8), 4, 2, 1, 1, ("conv",)),
+        ((4, 4), 4, 2, 1, 1, ("conv", "conv_transpose")),  # the outputs' maps of 2 and 3 px go by phases
+        ((6, 4), 4, 2, 1, 1, ()),
+        ((9, 6), 6, 3, 2, 1, ()),
+        ((5, 5), 4, 2, 1, 1, ()),
         ((9, 7), 4, 2, 1, 1, ("conv_transpose", "kernel_gradient")),
         ((9, 7), 3, 2, 1, 2, ("conv", "conv_transpose", "kernel_gradient")),
         ((7, 9), 1, 2, 0, 1, ()),
