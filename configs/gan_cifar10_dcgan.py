@@ -56,7 +56,7 @@ def get_config():
         "latent": 128,
         "latent_law": "normal",
         "discriminator_steps": 2,
-        "average": {"type": "methods.gan.MovingAverage", "half_life": "500 kimages", "ramp_up": 0.05},
+        "average": {"type": "moving_average.MovingAverage", "half_life": "500 kimages", "ramp_up": 0.05},
     }
     train = {
         "type": "data.feed.Evaluation",

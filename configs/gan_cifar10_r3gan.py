@@ -68,7 +68,7 @@ def get_config():
         "discriminator_steps": 1,
         "regularizer": {"type": "regularizers.GradientPenalty", "r1": dict(weight), "r2": dict(weight), "every": 1},
         "average": {
-            "type": "methods.gan.MovingAverage",
+            "type": "moving_average.MovingAverage",
             "half_life": "5 Mimages",
             "ramp_up": 1.0,
             "burn_in": burn_in,

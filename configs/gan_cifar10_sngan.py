@@ -60,7 +60,7 @@ def get_config():
         "latent_law": "normal",
         "classes": classes,
         "discriminator_steps": 5,
-        "average": {"type": "methods.gan.MovingAverage", "half_life": "500 kimages", "ramp_up": 0.05},
+        "average": {"type": "moving_average.MovingAverage", "half_life": "500 kimages", "ramp_up": 0.05},
     }
     train = {
         "type": "data.feed.Evaluation",

@@ -51,7 +51,7 @@ def get_config():
         "latent_law": "normal",
         "discriminator_steps": 1,
         "regularizer": {"type": "regularizers.GradientPenalty", "r1": 1.0, "r2": 1.0, "every": 1},
-        "average": {"type": "methods.gan.MovingAverage", "half_life": "20 kimages", "ramp_up": 0.05},
+        "average": {"type": "moving_average.MovingAverage", "half_life": "20 kimages", "ramp_up": 0.05},
         "augment": {"type": "diff_augment.DiffAugment", "operations": ("translation", "cutout"), "probability": 0.5},
     }
     train = {

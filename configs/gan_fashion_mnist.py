@@ -57,7 +57,7 @@ def get_config():
         "latent_law": "normal",
         "discriminator_steps": 1,
         "regularizer": {"type": "regularizers.GradientPenalty", "r1": dict(weight), "r2": dict(weight), "every": 1},
-        "average": {"type": "methods.gan.MovingAverage", "half_life": "50 kimages", "ramp_up": 0.05},
+        "average": {"type": "moving_average.MovingAverage", "half_life": "50 kimages", "ramp_up": 0.05},
     }
     train = {
         "type": "data.feed.Evaluation",

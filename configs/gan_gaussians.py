@@ -48,7 +48,7 @@ def get_config(layout="grid"):
         "latent": 2,
         "latent_law": "normal",
         "regularizer": {"type": "regularizers.GradientPenalty", "r1": dict(weight), "r2": dict(weight)},
-        "average": {"type": "methods.gan.MovingAverage", "half_life": "500 steps", "ramp_up": 0.05},
+        "average": {"type": "moving_average.MovingAverage", "half_life": "500 steps", "ramp_up": 0.05},
     }
     config.evaluators = {
         "modes": {

@@ -41,7 +41,7 @@ def get_config(form="plain"):
     if classes:
         config.method.latent_law = "uniform"
     else:
-        config.method.average = {{"type": "methods.gan.MovingAverage", "half_life": "1 epochs", "ramp_up": 0.5}}
+        config.method.average = {{"type": "moving_average.MovingAverage", "half_life": "1 epochs", "ramp_up": 0.5}}
     config.evaluators = {{}}
     config.checkpoint = {{"type": "checkpoint.Policy", "every": "20 steps"}}
     config.writers = {{"files": {{"type": "writers.files.Files"}}}}

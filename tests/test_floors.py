@@ -20,6 +20,7 @@ ROOMS = {
     "ssl_jax.subsets": (("ssl_jax.types", "ssl_jax.rng"), ("jax", "numpy")),  # for data and evaluators alike
     "ssl_jax.image_ops": ((), ("jax", "numpy")),  # below augment: arithmetic without chance
     "ssl_jax.augment": (("ssl_jax.types", "ssl_jax.rng", "ssl_jax.image_ops"), ("jax", "numpy")),
+    "ssl_jax.moving_average": (("ssl_jax.types",), ("jax",)),
     "ssl_jax.regularizers": (("ssl_jax.types", "ssl_jax.schedules"), ("jax",)),
     "ssl_jax.diff_augment": (
         ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.schedules", "ssl_jax.image_ops"),
@@ -43,7 +44,17 @@ ROOMS = {
     "ssl_jax.methods.*": (
         tuple(
             f"ssl_jax.{room}"
-            for room in ("types", "rng", "losses", "metrics", "optim", "augment", "diff_augment", "regularizers")
+            for room in (
+                "types",
+                "rng",
+                "losses",
+                "metrics",
+                "optim",
+                "augment",
+                "diff_augment",
+                "regularizers",
+                "moving_average",
+            )
         ),
         ARRAYS,
     ),

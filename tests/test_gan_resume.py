@@ -46,7 +46,7 @@ def get_config():
         "latent": 8,
         "discriminator_steps": 2,
         "regularizer": {{"type": "regularizers.GradientPenalty", "r1": 1.0, "every": 3}},
-        "average": {{"type": "methods.gan.MovingAverage", "half_life": 20, "ramp_up": 0.5, "burn_in": 40}},
+        "average": {{"type": "moving_average.MovingAverage", "half_life": 20, "ramp_up": 0.5, "burn_in": 40}},
         "augment": {{
             "type": "diff_augment.DiffAugment",
             "operations": ("translation", "cutout"),

@@ -6,7 +6,7 @@ rates, all of them the config's; the contest itself is `GAN.step`.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -15,49 +15,11 @@ import optax
 
 from ssl_jax import losses, optim, rng
 from ssl_jax.diff_augment import DiffAugment
+from ssl_jax.moving_average import MovingAverage
 from ssl_jax.regularizers import GradientPenalty
-from ssl_jax.types import Batch, Export, Metrics, Steps, TrainState, UsageError
+from ssl_jax.types import Batch, Export, Metrics, TrainState, UsageError
 
 Labels = jax.Array | None
-
-
-@dataclasses.dataclass(frozen=True)
-class MovingAverage:
-    """An exponential moving average of the generator, which is what samples are drawn from.
-
-    After update t (from 0) the average is d * average + (1 - d) * generator with d = 2^(-1 / h), h = `half_life`, but
-    never above `ramp_up` * t, so that a short training's average does not remember its random start (StyleGAN2-ADA's
-    rule); with `burn_in`, h grows from 0 along half a cosine over that time (R3GAN). Batch statistics are averaged as
-    parameters are (BigGAN's code).
-
-    Attributes:
-        half_life: a duration such as "500 kimages": it is counted in images, so batch sizes compare.
-        ramp_up: h as a share of the training so far.
-        burn_in: a duration; 0 for none.
-
-    Raises:
-        UsageError: for a half-life below a step or a ramp-up that is not above 0.
-    """
-
-    half_life: Steps
-    ramp_up: float = 0.05
-    burn_in: Steps = 0
-
-    def __post_init__(self):
-        if self.half_life < 1 or not self.ramp_up > 0:
-            raise UsageError(
-                f"half_life={self.half_life} steps and ramp_up={self.ramp_up}: the first must be at least 1 step, "
-                "the second above 0"
-            )
-
-    def decay(self, step: jax.Array) -> jax.Array:
-        """What the average keeps at the update that follows `step` updates, a float32 scalar in [0, 1)."""
-        made = jnp.asarray(step, jnp.float32)
-        half_life = jnp.float32(self.half_life)
-        if self.burn_in:
-            half_life *= 0.5 * (1.0 - jnp.cos(jnp.pi * jnp.minimum(made / self.burn_in, 1.0)))
-        half_life = jnp.minimum(half_life, self.ramp_up * made)
-        return jnp.where(half_life > 0, 0.5 ** (1.0 / jnp.maximum(half_life, 1e-6)), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +51,7 @@ class GAN:
         augment: random changes of all that the discriminator sees; None for none.
 
     Raises:
-        UsageError: for numbers below 1, or networks made for other classes.
+        UsageError: for numbers below 1, an unknown loss, or networks made for other classes.
     """
 
     generator: nn.Module
@@ -106,6 +68,8 @@ class GAN:
     augment: DiffAugment | None = None
 
     def __post_init__(self):
+        if self.loss not in get_args(losses.Adversarial):
+            raise UsageError(f"loss={self.loss!r} is none of {', '.join(get_args(losses.Adversarial))}")
         for name in ("latent", "discriminator_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)}: it must be at least 1")
@@ -118,10 +82,12 @@ class GAN:
         """Fresh networks; `spec["image"]` gives the shape of one batch.
 
         Raises:
-            UsageError: for images of another shape than the generator makes or the discriminator takes, and a batch
-                that `discriminator_steps` does not divide.
+            UsageError: for images of another shape than the generator makes or the discriminator takes, a batch that
+                `discriminator_steps` does not divide, and missing labels.
         """
         batch, *shape = spec["image"].shape
+        if self.classes is not None and "label" not in spec:
+            raise UsageError(f"classes={self.classes}, but the batches hold no label: {', '.join(sorted(spec))}")
         if batch % self.discriminator_steps:
             raise UsageError(
                 f"a batch of {batch} images is not divided by discriminator_steps={self.discriminator_steps}: "
@@ -213,10 +179,10 @@ class GAN:
         updates, opt = self.generator_optimizer.update(gradients, state.opt["generator"], params)
         state = _replaced(state, "generator", optax.apply_updates(params, updates), after, opt)
         if self.average is not None:
-            decay = self.average.decay(state.step)
 
             def averaged(tree):
-                return {**tree, "generator_average": _mixed(tree["generator_average"], tree["generator"], decay)}
+                average = self.average.updated(tree["generator_average"], tree["generator"], state.step)
+                return {**tree, "generator_average": average}
 
             state = state.replace(params=averaged(state.params), stats=averaged(state.stats))
         return state, {"generator_loss": value}
@@ -322,7 +288,3 @@ def _replaced(state, name, params, stats, opt):
     return state.replace(
         params={**state.params, name: params}, stats={**state.stats, name: stats}, opt={**state.opt, name: opt}
     )
-
-
-def _mixed(average, newest, decay):
-    return jax.tree.map(lambda a, b: (decay * a + (1.0 - decay) * b).astype(a.dtype), average, newest)

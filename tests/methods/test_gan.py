@@ -11,8 +11,9 @@ import pytest
 
 from ssl_jax import optim, rng, schedules
 from ssl_jax.diff_augment import DiffAugment
-from ssl_jax.methods.gan import GAN, MovingAverage
+from ssl_jax.methods.gan import GAN
 from ssl_jax.models import dcgan, mlp
+from ssl_jax.moving_average import MovingAverage
 from ssl_jax.regularizers import GradientPenalty
 from ssl_jax.types import UsageError
 
@@ -123,7 +124,8 @@ def compiled(function, **options):
 
 @functools.partial(compiled, static_argnums=(0, 1, 2))
 def begin(method, shape, images=6):
-    return method.init(KEY, {"image": jax.ShapeDtypeStruct((images, *shape), jnp.float32)})
+    spec = {"image": jax.ShapeDtypeStruct((images, *shape), jnp.float32)}
+    return method.init(KEY, {**spec, "label": jax.ShapeDtypeStruct((images,), jnp.int32)})
 
 
 def batch(shape, number=0, images=6):
@@ -517,6 +519,11 @@ def test_no_two_arrays_of_a_first_state_share_memory():
             lambda: points(classes=3, discriminator=mlp.Discriminator()),
             "classes=3, but discriminator.classes=None: set both alike",
         ),
+        (
+            lambda: points(classes=3).init(KEY, {"image": jax.ShapeDtypeStruct((6, 2), jnp.float32)}),
+            "classes=3, but the batches hold no label: image",
+        ),
+        (lambda: points(loss="plain"), "loss='plain' is none of non_saturating, least_squares"),
         (lambda: MovingAverage(half_life=0), "half_life=0 steps and ramp_up=0.05: the first must be at least 1"),
         (lambda: MovingAverage(half_life=5, ramp_up=0.0), "ramp_up=0.0: .* the second above 0"),
         (lambda: begin(points(), (3,)), "the generator makes images of 2 and the data are 3"),
