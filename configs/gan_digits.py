@@ -6,14 +6,16 @@
 Loss and penalties: arXiv 2501.05441; layers: arXiv 1511.06434, here without batch norm in the discriminator. With only
 1,400 scans the discriminator sees them moved and cut (DiffAugment's translation and cutout, arXiv 2006.10738). No paper
 prints a number here; what this config reaches, and how long it takes, is in experiments/RESULTS.md. Judged by a
-classifier: configs/classify_digits.py and experiments.measure.
+classifier: configs/classify_digits.py, then experiments.measure, or `:judged` to follow the distances while it trains.
 """
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
-def get_config():
+def get_config(form="plain"):
+    if form not in ("plain", "judged"):
+        raise ValueError(f"gan_digits.py:{form}: write :judged, or nothing")
     config = ConfigDict()
     config.seed = 0
     config.duration = "6000 steps"
@@ -75,6 +77,21 @@ def get_config():
             },
         },
     }
+    if form == "judged":
+        config.evaluators.distances = {
+            "type": "loop.Every",
+            "steps": "20 %",
+            "run": {
+                "type": "evaluators.distance.Distance",
+                "reference": {
+                    "type": "reference.Reference",
+                    "examples": {**train, "split": "test"},
+                    "extractor": {"type": "extractors.Encoder", "origin": "runs/classify_digits", "checkpoint": "last"},
+                },
+                "samples": 397,
+                "subset_size": 200,
+            },
+        }
     config.checkpoint = {"type": "checkpoint.Policy", "every": "10 %", "keep_latest": 2}
     config.writers = {
         "console": {"type": "writers.console.Console"},

@@ -6,14 +6,17 @@
 
 Loss and penalties: arXiv 2501.05441; layers: arXiv 1511.06434, here without batch norm in the discriminator. No paper
 prints a number that compares; what this config reaches, and how long it takes, is in experiments/RESULTS.md. Judged by
-a classifier: configs/classify_fashion_mnist.py and experiments.measure.
+a classifier: configs/classify_fashion_mnist.py, then experiments.measure, or `:judged` to follow the distances while it
+trains.
 """
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
-def get_config():
+def get_config(form="plain"):
+    if form not in ("plain", "judged"):
+        raise ValueError(f"gan_fashion_mnist.py:{form}: write :judged, or nothing")
     config = ConfigDict()
     config.seed = 0
     config.duration = "6 epochs"
@@ -80,6 +83,24 @@ def get_config():
             },
         },
     }
+    if form == "judged":
+        config.evaluators.distances = {
+            "type": "loop.Every",
+            "steps": "20 %",
+            "run": {
+                "type": "evaluators.distance.Distance",
+                "reference": {
+                    "type": "reference.Reference",
+                    "examples": {**train, "split": "test"},
+                    "extractor": {
+                        "type": "extractors.Encoder",
+                        "origin": "runs/classify_fashion_mnist",
+                        "checkpoint": "last",
+                    },
+                },
+                "samples": 2_000,
+            },
+        }
     config.checkpoint = {"type": "checkpoint.Policy", "every": "5 %", "keep_latest": 2}
     config.writers = {
         "console": {"type": "writers.console.Console"},

@@ -38,6 +38,7 @@ REAL = flags.DEFINE_string("real", "", "Instead of --run: other real images, suc
 GAUSSIAN = flags.DEFINE_string("gaussian", "", "Instead of --run: a Gaussian fitted to these images' pixels.")
 DATA = flags.DEFINE_string("data", "", "The real images to compare with, such as fashion_mnist:test.")
 ENCODER = flags.DEFINE_string("encoder", "", "The run folder of a classifier or encoder, or an exported file.")
+ENCODER_CHECKPOINT = flags.DEFINE_enum("encoder_checkpoint", "last", ["last", "best"], "Which checkpoint of --encoder.")
 INCEPTION = flags.DEFINE_string("inception", "", "The published Inception weights.")
 SAMPLES = flags.DEFINE_integer("samples", 2000, "How many images to compare.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0, upper_bound=2**31 - 1)
@@ -125,7 +126,7 @@ def networks_asked_for() -> list[Extractor]:
             f"configs/classify_digits.py), or for FID and KID --inception=FILE ({inception_weights.PUBLISHED})"
         )
     found: list[Extractor] = [extractors.Inception(INCEPTION.value)] if INCEPTION.value else []
-    return found + ([extractors.Encoder(ENCODER.value)] if ENCODER.value else [])
+    return found + ([extractors.Encoder(ENCODER.value, ENCODER_CHECKPOINT.value)] if ENCODER.value else [])
 
 
 def opened(text: str, flag: str) -> feed.Evaluation:

@@ -101,11 +101,13 @@ def image_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
         taken: paths that none may get.
     """
     paths: list[str] = []
+    held = set(taken)
     for name in names:
         path = str(pathlib.PurePosixPath(name).with_suffix(".png"))
-        if path in (*taken, *paths):
+        if path in held:
             path = f"{name}.png"
-        while path in (*taken, *paths):
+        while path in held:
             path += ".png"
         paths.append(path)
+        held.add(path)
     return paths

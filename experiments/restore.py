@@ -136,7 +136,7 @@ def _restored(trained, damage, names, degraded, starts, classes, settings):
         for first in rounds:
             # Filled up to one length, so that one compiled program serves all.
             places = np.minimum(np.arange(first, first + at_once), len(names) - 1)
-            # By its name, so that a picture's result does not depend on what lies beside it.
+            # By its name, so that a picture's starts do not depend on what lies beside it.
             keys = [rng.stream(SEED.value, f"restore/{names[place]}") for place in places]
             found = restore.search(
                 trained.images_of,

@@ -169,7 +169,9 @@ def _real_images(trained):
         raise UsageError(f"{RUN.value} names no data set: give --data=NAME:SPLIT")
     section = {"type": "data.feed.Evaluation", "name": data["name"], "split": data["split"]}
     section["data_dir"] = DATA_DIR.value or ("" if DATA.value else data.get("data_dir", ""))
-    section |= {"size_px": SIZE_PX.value} if SIZE_PX.value else {}
+    # A set whose images vary in size was cropped while it trained; here it is brought to the same size.
+    size_px = SIZE_PX.value or (trained.image_shape[0] if "crop" in data else 0)
+    section |= {"size_px": size_px} if size_px else {}
     real = build.section({**section, "image_shape": trained.image_shape}, "--data")
     shape = next(iter(real.batches()))["image"].shape[1:]
     if shape != trained.image_shape:

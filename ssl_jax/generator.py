@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_jax import build, checkpoint, mesh, pretrained, sheet, trainer
-from ssl_jax.types import TrainState, UsageError
+from ssl_jax.types import RunError, TrainState, UsageError
 
 METHOD = "methods.gan.GAN"
 _AT_ONCE = 64
@@ -88,11 +88,12 @@ def load(folder: pathlib.Path, *, which: Literal["last", "best"] = "last") -> Ge
     exports = trainer.compiled_exports(method, devices)
 
     def sample(tickets: np.ndarray) -> np.ndarray:
-        return sheet.as_bytes(_in_batches(exports["sample"], state, np.asarray(tickets, np.int32), _as_given))
+        made = _in_batches(exports["sample"], state, np.asarray(tickets, np.int32), _as_given)
+        return sheet.as_bytes(_finite(made, folder, step))
 
     def generate(latents: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
         inputs = {"latent": np.asarray(latents, np.float32), **_labelled(method.classes, labels)}
-        return _in_batches(exports["generate"], state, inputs, _as_given)
+        return _finite(_in_batches(exports["generate"], state, inputs, _as_given), folder, step)
 
     def discriminate(images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
         inputs = {"image": np.asarray(images, np.uint8), **_labelled(method.classes, labels)}
@@ -107,12 +108,18 @@ def load(folder: pathlib.Path, *, which: Literal["last", "best"] = "last") -> Ge
     def make(state: TrainState, latents: jax.Array, labels: jax.Array | None) -> jax.Array:
         return method.exports["generate"](state, {"latent": latents, **_labelled(method.classes, labels)})
 
+    class_names = (config["data"]["class_names"] or ()) if "class_names" in config["data"] else ()
+    if method.classes is not None and class_names and len(class_names) != method.classes:
+        raise UsageError(
+            f"{folder} was trained with method.classes={method.classes} on {len(class_names)} classes: its images have "
+            "no names; train it with as many"
+        )
     return Generator(
         step=step,
         latent=method.latent,
         latent_law=method.latent_law,
         classes=method.classes,
-        class_names=config["data"]["class_names"] or () if "class_names" in config["data"] else (),
+        class_names=class_names,
         image_shape=spec.shape[1:],
         latents_of=latents_of,
         sample=sample,
@@ -121,6 +128,16 @@ def load(folder: pathlib.Path, *, which: Literal["last", "best"] = "last") -> Ge
         draw=method.draw,
         images_of=jax.tree_util.Partial(make, state),
     )
+
+
+def _finite(images, folder, step):
+    broken = np.sum(~np.isfinite(images).all(axis=(1, 2, 3)))
+    if broken:
+        raise RunError(
+            f"{broken} of {len(images)} images of {folder} at step {step} hold values that are not finite: its "
+            "training has diverged; take an earlier checkpoint"
+        )
+    return images
 
 
 def truncated(latents: np.ndarray, value: float, law: Literal["normal", "uniform"]) -> np.ndarray:

@@ -19,7 +19,8 @@ class MovingAverage:
     parameters are (BigGAN's code).
 
     Attributes:
-        half_life: a duration such as "500 kimages": it is counted in images, so batch sizes compare.
+        half_life: a duration such as "500 kimages": it is counted in images that steps read, so batch sizes compare;
+            where the discriminator is updated several times a step, all of its images count.
         ramp_up: h as a share of the training so far.
         burn_in: a duration; 0 for none.
 

@@ -21,6 +21,7 @@ class Optimizer(NamedTuple):
         learning_rate: the scheduled rate at a step, for the curves.
         direction: the part before the rate: decay, momentum, trust ratio.
         rate: the part that multiplies by minus the scheduled rate.
+        updates_per_step: how often a training step must call it for its schedules to hold; None where nothing changes.
     """
 
     init: Callable[[Any], Any]
@@ -28,6 +29,7 @@ class Optimizer(NamedTuple):
     learning_rate: Callable[[jax.Array], jax.Array]
     direction: optax.GradientTransformation
     rate: optax.GradientTransformation
+    updates_per_step: int | None = 1
 
 
 def warmup_cosine(
@@ -167,7 +169,8 @@ def scheduled_adam(
         direction = optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon)
     rate = optax.scale_by_learning_rate(by_update(learning_rate))
     chain = optax.chain(direction, rate)
-    return Optimizer(chain.init, chain.update, functools.partial(schedules.at, learning_rate), direction, rate)
+    follows = updates_per_step if callable(learning_rate) or callable(b2) else None
+    return Optimizer(chain.init, chain.update, functools.partial(schedules.at, learning_rate), direction, rate, follows)
 
 
 def by_parameter(

@@ -108,28 +108,36 @@ class Reference:
         return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ssl_jax" / "statistics"
 
 
-def gather(extractor: types.Extractor, batches: Iterable[np.ndarray], count: int, *, keep: int) -> Statistics:
+def gather(
+    extractor: types.Extractor, batches: Iterable[np.ndarray], count: int, *, keep: int, keep_logits: int | None = None
+) -> Statistics:
     """The statistics of `count` images that come in batches uint8 [b, h, w, c], read once.
 
     Args:
         extractor: the network.
         batches: together `count` images or more; what is beyond them is left out.
         count: at least 1.
-        keep: how many images at most to hold the features and logits of, evenly spread over all.
+        keep: how many images at most to hold the features of, evenly spread over all.
+        keep_logits: the same of the logits; None takes `keep`.
 
     Raises:
         UsageError: for features that are not finite.
         RunError: where fewer images come than `count`.
     """
-    wanted = np.linspace(0, count - 1, min(keep, count)).round().astype(np.int64)
+    wanted, wanted_logits = (
+        np.linspace(0, count - 1, min(most, count)).round().astype(np.int64)
+        for most in (keep, keep if keep_logits is None else keep_logits)
+    )
     moments, shape, features, logits, first = None, None, [], [], 0
     for images in batches:
         images = images[: count - first]
         seen, said = extractor(images)
         moments = (Moments.empty(seen.shape[1]) if moments is None else moments).updated(seen)
-        here = wanted[(wanted >= first) & (wanted < first + len(images))] - first
+        here, here_logits = (
+            rows[(rows >= first) & (rows < first + len(images))] - first for rows in (wanted, wanted_logits)
+        )
         features.append(seen[here])
-        logits.append(None if said is None else said[here])
+        logits.append(None if said is None else said[here_logits])
         shape, first = images.shape[1:], first + len(images)
         if first == count:
             answers = None if logits[0] is None else np.concatenate(logits)

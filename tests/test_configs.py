@@ -22,7 +22,7 @@ NAMES += ["simsiam_photos:labelled"]
 NAMES += [f"finetune_{data}:{form}" for data in ("digits", "tiny11", "photos") for form in ("staged", "scratch")]
 NAMES += ["probe_digits:fast", "probe_tiny11:fast", "probe_cifar10:fast", "probe_cifar10:lars"]
 NAMES += ["probe_imagenet:paper", "probe_imagenet:sgd"]
-NAMES += ["gan_gaussians:ring"]
+NAMES += ["gan_gaussians:ring", "gan_digits:judged", "gan_fashion_mnist:judged"]
 FAMILY = {name: name.partition("_")[0] for name in NAMES}
 PRETRAINING = [name for name in NAMES if FAMILY[name] == "simsiam"]
 DOWNSTREAM = [name for name in NAMES if FAMILY[name] in ("probe", "finetune", "pseudo")]

@@ -74,24 +74,6 @@ def density_coverage(
     return float(held / (neighbours * len(fake))), float(covered / len(real))
 
 
-def mean_pairwise_distance(features: np.ndarray | jax.Array) -> float:
-    """The mean Euclidean distance over all pairs of features float [n, d]: near 0 where all images have become one.
-
-    In units of the features; it says something beside the same mean over real images.
-
-    Raises:
-        UsageError: fewer than 2 features, or features that are not finite.
-    """
-    count = len(features)
-    if count < 2:
-        raise types.UsageError(f"mean pairwise distance of {count} features: it needs 2 or more; give more images")
-    (features,) = _centred(features)
-    total = 0.0
-    for rows, squared in _squared(features, features):
-        total += np.triu(np.sqrt(np.maximum(squared, 0.0)), k=1 + rows.start).sum()
-    return float(total / (count * (count - 1) / 2))
-
-
 def _reach(features: np.ndarray, neighbours: int, name: str) -> np.ndarray:
     """float64 [n]: each feature's squared distance to its k-th neighbour, itself not counted."""
     if not 1 <= neighbours < len(features):

@@ -119,7 +119,8 @@ def compare(
     """All numbers that say how images relate to real ones, under the names that `Distance` lists.
 
     - `fid`, `frechet_distance`: `analysis.generative.frechet_distance` of all images of either side, at least 0;
-    - `kid`, `kernel_distance`: `analysis.generative.kernel_distance`, around 0 for equal distributions;
+    - `kid`, `kernel_distance`: `analysis.generative.kernel_distance`, around 0 for equal distributions; its subsets
+      are drawn from at most 10,000 images a side, evenly spread, where torch-fidelity draws from all;
     - `precision`, `recall` with 3 neighbours, `density`, `coverage` with 5: see `analysis.manifold`;
     - `inception_score`, `classifier_score`: `analysis.generative.inception_score` in 10 splits, 1 to the number of
       classes;
@@ -142,8 +143,8 @@ def compare(
         RunError: where fewer images come than `samples`.
     """
     refuse_too_few(samples, len(real.features), subset_size, subsets, "compare")
-    fake = gather(extractor, _of_shape(images, real.image_shape), samples, keep=samples)
-    features = _spread(fake.features, _COMPARED)
+    fake = gather(extractor, _of_shape(images, real.image_shape), samples, keep=_COMPARED, keep_logits=samples)
+    features = fake.features
     published = extractor.name == _PUBLISHED
     frechet, kernel, score = (
         ("fid", "kid", "inception_score") if published else ("frechet_distance", "kernel_distance", "classifier_score")

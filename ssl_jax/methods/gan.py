@@ -51,7 +51,8 @@ class GAN:
         augment: random changes of all that the discriminator sees; None for none.
 
     Raises:
-        UsageError: for numbers below 1, an unknown loss, or networks made for other classes.
+        UsageError: for numbers below 1, an unknown loss, networks made for other classes, or an optimiser whose
+            schedules count other updates than a step makes.
     """
 
     generator: nn.Module
@@ -73,6 +74,13 @@ class GAN:
         for name in ("latent", "discriminator_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)}: it must be at least 1")
+        for name, calls in (("generator", 1), ("discriminator", self.discriminator_steps)):
+            follows = getattr(self, f"{name}_optimizer").updates_per_step
+            if follows not in (None, calls):
+                raise UsageError(
+                    f"{name}_optimizer.updates_per_step={follows}, but a step updates the {name} {calls} times: set it "
+                    f"to {calls}, or its schedules run at another pace"
+                )
         for name in ("generator", "discriminator"):
             theirs = getattr(self, name).classes
             if theirs != self.classes:
@@ -230,6 +238,8 @@ class GAN:
         return {name: array[update :: self.discriminator_steps] for name, array in batch.items()}
 
     def _labels(self, batch) -> Labels:
+        if self.classes is not None and "label" not in batch:
+            raise UsageError(f"classes={self.classes}: give a label with every image (evaluators.samples: set classes)")
         return None if self.classes is None else batch["label"]
 
     def _make(self, params, stats, latents, labels):

@@ -18,7 +18,10 @@ PUBLISHED = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
 """Also published, byte for byte, as pt_inception-2015-12-05-6726825d.pth by mseitzer/pytorch-fid."""
-_EXPECTED = f"expected {PUBLISHED} (SHA-256 {SHA256_PREFIX}...), or an .npz that inception_weights.convert made of it"
+_EXPECTED = (
+    f"expected {PUBLISHED} (SHA-256 {SHA256_PREFIX}...), or an .npz that ssl_jax.models.inception_weights.convert made "
+    "of it"
+)
 _SHA256_ENTRY = "published_sha256"
 _ARRAYS_ENTRY = "arrays_sha256"
 _UNUSED_ENTRY = "fc.bias"

@@ -105,23 +105,6 @@ def test_density_and_coverage_of_one_distribution_are_as_lemmas_1_and_2_say():
     assert expected[1] == pytest.approx(0.972, abs=1e-3)
 
 
-@pytest.mark.parametrize("far", [0, 1e5])
-@pytest.mark.parametrize("at_once", [None, 160])
-def test_mean_pairwise_distance_is_that_of_the_pairs(far, at_once, monkeypatch):
-    if at_once:
-        monkeypatch.setattr(manifold, "_DISTANCES_AT_ONCE", at_once)
-    array = cloud(71, shift=far)
-    expected = distances(array, array)[np.triu_indices(71, k=1)].mean()
-    assert manifold.mean_pairwise_distance(array) == pytest.approx(expected, rel=1e-10)
-
-
-def test_mean_pairwise_distance_of_a_collapse_is_nothing():
-    assert manifold.mean_pairwise_distance(np.full((40, 9), 0.1, np.float32)) < 1e-12
-    assert manifold.mean_pairwise_distance(np.array([[0.0, 0.0], [3.0, 4.0]])) == pytest.approx(5, rel=1e-12)
-    with pytest.raises(types.UsageError, match="mean pairwise distance of 1 features: it needs 2 or more"):
-        manifold.mean_pairwise_distance(cloud(1))
-
-
 @pytest.mark.parametrize("measure", [manifold.precision_recall, manifold.density_coverage])
 def test_what_has_no_neighbours_is_refused(measure):
     with pytest.raises(types.UsageError, match=r"7 neighbours of each of 7 real features.* ask for 1 to 6"):

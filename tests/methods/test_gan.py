@@ -523,6 +523,16 @@ def test_no_two_arrays_of_a_first_state_share_memory():
             lambda: points(classes=3).init(KEY, {"image": jax.ShapeDtypeStruct((6, 2), jnp.float32)}),
             "classes=3, but the batches hold no label: image",
         ),
+        (
+            lambda: points(discriminator_steps=2, discriminator_optimizer=adam(b2=schedules.Cosine(0.9, 0.99, 6))),
+            "discriminator_optimizer.updates_per_step=1, but a step updates the discriminator 2 times: set it to 2",
+        ),
+        (
+            lambda: points(classes=3).exports["discriminate"](
+                begin(points(classes=3), POINT), {"image": jnp.zeros((1, 2))}
+            ),
+            "classes=3: give a label with every image",
+        ),
         (lambda: points(loss="plain"), "loss='plain' is none of non_saturating, least_squares"),
         (lambda: MovingAverage(half_life=0), "half_life=0 steps and ramp_up=0.05: the first must be at least 1"),
         (lambda: MovingAverage(half_life=5, ramp_up=0.0), "ramp_up=0.0: .* the second above 0"),
