@@ -73,7 +73,7 @@ def get_config(form="plain"):
                 "preprocess": {"type": "augment.Plain", **colours},
                 "images": 397,
                 "grid": 100,
-                "columns": 20,
+                "columns": 10,
             },
         },
     }

@@ -79,7 +79,7 @@ def get_config(form="plain"):
                 "preprocess": {"type": "augment.Plain", **colours},
                 "images": 512,
                 "grid": 100,
-                "columns": 20,
+                "columns": 10,
             },
         },
     }

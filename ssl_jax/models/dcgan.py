@@ -148,4 +148,4 @@ class Discriminator(nn.Module):
 def _check_size(name: str, sizes_px: tuple[int, ...], halvings: int) -> None:
     if any(size_px < 1 or size_px % 2**halvings for size_px in sizes_px):
         given = "x".join(map(str, sizes_px))
-        raise types.UsageError(f"{name} with {halvings} channels takes multiples of {2**halvings} px, not {given}")
+        raise types.UsageError(f"{name} of {halvings} layers takes multiples of {2**halvings} px, not {given}")

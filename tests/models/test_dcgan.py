@@ -213,7 +213,7 @@ def test_only_networks_with_norms_have_statistics():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: dcgan.Generator(30, 1, (8, 4)), "DCGAN's generator with 2 channels takes multiples of 4 px, not 30"),
+        (lambda: dcgan.Generator(30, 1, (8, 4)), "DCGAN's generator of 2 layers takes multiples of 4 px, not 30"),
         (lambda: dcgan.Generator(32, 2), "image_channels is 2; choose one of 1, 3"),
         (lambda: dcgan.Generator(32, 1, ()), "DCGAN's generator has widths"),
         (lambda: dcgan.Generator(32, 1, (4, 4), classes=0), "classes is 0"),
@@ -229,7 +229,7 @@ def test_wrong_arguments_are_named(make, message):
 
 def test_wrong_inputs_are_named():
     key = jax.random.key(0)
-    with pytest.raises(types.UsageError, match="discriminator with 3 channels takes multiples of 8 px, not 28x28"):
+    with pytest.raises(types.UsageError, match="discriminator of 3 layers takes multiples of 8 px, not 28x28"):
         dcgan.Discriminator((4, 4, 4)).init(key, pictures(28), train=False)
     for network, inputs in (
         (dcgan.Generator(8, 1, (4,), 3), latents()),

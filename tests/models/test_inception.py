@@ -2,8 +2,10 @@
 
 import hashlib
 import importlib
+import io
 import os
 import re
+import tarfile
 import warnings
 
 import flax.traverse_util
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from ssl_jax import types
+from ssl_jax.analysis import generative
 from ssl_jax.models import inception, inception_weights, pytorch
 
 SHAPES_PX = [(32, 32), (28, 28), (300, 400), (299, 299), (64, 17)]
@@ -269,3 +272,35 @@ def test_the_published_weights_load():
         pytest.skip("needs the published weights: SSL_JAX_INCEPTION=/path/to/weights-inception-2015-12-05-6726825d.pth")
     answer = jax.jit(inception.Inception().apply)(inception_weights.read(file), photographs(2, 32, 32))
     assert all(np.isfinite(values).all() for values in answer)
+
+
+def test_cifar10_has_the_published_inception_score():
+    """torch-fidelity's README gives 11.23678 +- 0.0951 for the training images; an hour on CPUs."""
+    file, archive = os.environ.get("SSL_JAX_INCEPTION"), os.environ.get("SSL_JAX_CIFAR10_BINARY")
+    if not (file and archive):
+        pytest.skip("needs SSL_JAX_INCEPTION=FILE.pth and SSL_JAX_CIFAR10_BINARY=cifar-10-binary.tar.gz")
+    images = cifar10_training_images(archive)
+    apply, variables = jax.jit(inception.Inception().apply), inception_weights.read(file)
+    logits = np.concatenate([apply(variables, images[at : at + 250]).logits for at in range(0, len(images), 250)])
+    assert generative.inception_score(logits) == pytest.approx((11.23678, 0.09514), abs=1e-3)
+
+
+def cifar10_training_images(archive):
+    """uint8 [n, 32, 32, 3] of the official archive, in the official order, which the score's splits depend on."""
+    with tarfile.open(archive) as files:
+        parts = [files.extractfile(f"cifar-10-batches-bin/data_batch_{part}.bin").read() for part in range(1, 6)]
+    records = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+    return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+
+def test_the_archive_is_read_in_its_order(tmp_path):
+    records = np.random.default_rng(0).integers(0, 256, (10, 3073), dtype=np.uint8)
+    with tarfile.open(tmp_path / "cifar.tar.gz", "w:gz") as files:
+        for part in range(5):
+            data = records[2 * part : 2 * part + 2].tobytes()
+            entry = tarfile.TarInfo(f"cifar-10-batches-bin/data_batch_{part + 1}.bin")
+            entry.size = len(data)
+            files.addfile(entry, io.BytesIO(data))
+    images = cifar10_training_images(tmp_path / "cifar.tar.gz")
+    assert images.shape == (10, 32, 32, 3)
+    assert images[7, 3, 4].tolist() == [records[7, 1 + 1024 * channel + 32 * 3 + 4] for channel in range(3)]
