@@ -79,7 +79,7 @@ class GAN:
             if follows not in (None, calls):
                 raise UsageError(
                     f"{name}_optimizer.updates_per_step={follows}, but a step updates the {name} {calls} times: set it "
-                    f"to {calls}, or its schedules run at another pace"
+                    f"to {calls}, as optim.scheduled_adam can, or its schedules run at another pace"
                 )
         for name in ("generator", "discriminator"):
             theirs = getattr(self, name).classes

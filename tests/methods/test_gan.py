@@ -71,8 +71,8 @@ class Mismatch(nn.Module):
 
 
 def sgd(rate=RATE):
-    """A constant rate and nothing else, so that a move is the gradient."""
-    return optim.sgd(rate, 256, 10**9, momentum=0.0)
+    """A constant rate and nothing else, so that a move is the gradient; its schedule never comes to anything."""
+    return optim.sgd(rate, 256, 10**9, momentum=0.0)._replace(updates_per_step=None)
 
 
 def adam(**changes):
