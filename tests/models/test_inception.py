@@ -274,33 +274,58 @@ def test_the_published_weights_load():
     assert all(np.isfinite(values).all() for values in answer)
 
 
-def test_cifar10_has_the_published_inception_score():
-    """torch-fidelity's README gives 11.23678 +- 0.0951 for the training images; an hour on CPUs."""
+@pytest.fixture(scope="module")
+def published():
+    """The network with its published weights on uint8 images, and CIFAR-10's official archive."""
     file, archive = os.environ.get("SSL_JAX_INCEPTION"), os.environ.get("SSL_JAX_CIFAR10_BINARY")
     if not (file and archive):
         pytest.skip("needs SSL_JAX_INCEPTION=FILE.pth and SSL_JAX_CIFAR10_BINARY=cifar-10-binary.tar.gz")
-    images = cifar10_training_images(archive)
     apply, variables = jax.jit(inception.Inception().apply), inception_weights.read(file)
-    logits = np.concatenate([apply(variables, images[at : at + 250]).logits for at in range(0, len(images), 250)])
+
+    def answers(images):
+        parts = [apply(variables, images[at : at + 250]) for at in range(0, len(images), 250)]
+        return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+    return answers, archive
+
+
+def test_cifar10_has_the_published_inception_score(published):
+    """torch-fidelity's README gives 11.23678 +- 0.0951 for the training images; an hour on CPUs."""
+    answers, archive = published
+    _, logits = answers(cifar10(archive, "train"))
     assert generative.inception_score(logits) == pytest.approx((11.23678, 0.09514), abs=1e-3)
 
 
-def cifar10_training_images(archive):
-    """uint8 [n, 32, 32, 3] of the official archive, in the official order, which the score's splits depend on."""
+def test_cifar10_has_the_published_distance(published):
+    """torch-fidelity's own test: 10.3233274 between 5,000 training and 5,000 test images, each drawn by seed 2020."""
+    answers, archive = published
+    moments = []
+    for split in ("train", "test"):
+        images = cifar10(archive, split)
+        features, _ = answers(images[np.random.RandomState(2020).choice(len(images), 5000, replace=False)])
+        moments.append(generative.Moments.empty(2048).updated(features))
+    assert generative.frechet_distance(*moments) == pytest.approx(10.3233274, abs=1e-3)
+
+
+def cifar10(archive, split):
+    """uint8 [n, 32, 32, 3] of the official archive, in the official order, which subsets and splits depend on."""
+    names = [f"data_batch_{part}" for part in range(1, 6)] if split == "train" else ["test_batch"]
     with tarfile.open(archive) as files:
-        parts = [files.extractfile(f"cifar-10-batches-bin/data_batch_{part}.bin").read() for part in range(1, 6)]
+        parts = [files.extractfile(f"cifar-10-batches-bin/{name}.bin").read() for name in names]
     records = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
     return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
 def test_the_archive_is_read_in_its_order(tmp_path):
-    records = np.random.default_rng(0).integers(0, 256, (10, 3073), dtype=np.uint8)
+    records = np.random.default_rng(0).integers(0, 256, (12, 3073), dtype=np.uint8)
+    names = [*(f"data_batch_{part}" for part in range(1, 6)), "test_batch"]
     with tarfile.open(tmp_path / "cifar.tar.gz", "w:gz") as files:
-        for part in range(5):
-            data = records[2 * part : 2 * part + 2].tobytes()
-            entry = tarfile.TarInfo(f"cifar-10-batches-bin/data_batch_{part + 1}.bin")
+        for place, name in enumerate(names):
+            data = records[2 * place : 2 * place + 2].tobytes()
+            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
             entry.size = len(data)
             files.addfile(entry, io.BytesIO(data))
-    images = cifar10_training_images(tmp_path / "cifar.tar.gz")
-    assert images.shape == (10, 32, 32, 3)
-    assert images[7, 3, 4].tolist() == [records[7, 1 + 1024 * channel + 32 * 3 + 4] for channel in range(3)]
+    images, others = (cifar10(tmp_path / "cifar.tar.gz", split) for split in ("train", "test"))
+    assert images.shape == (10, 32, 32, 3) and others.shape == (2, 32, 32, 3)
+    for found, record in ((images[7], records[7]), (others[1], records[11])):
+        assert found[3, 4].tolist() == [record[1 + 1024 * channel + 32 * 3 + 4] for channel in range(3)]
