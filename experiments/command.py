@@ -84,6 +84,18 @@ def refuse_stray_words(arguments: Sequence[str]) -> None:
         raise UsageError(f"what is {arguments[1]!r}? Everything is a flag, such as --{arguments[1].lstrip('-')}")
 
 
+def name_and_split(flag: str, text: str) -> tuple[str, str]:
+    """A data set's name, which may end in a version, and a split, from a flag's NAME:SPLIT.
+
+    Raises:
+        UsageError: for another text.
+    """
+    match = re.fullmatch(r"([^:\[]+(?::\d+\.\d+\.\d+)?):([^:].*)", text)
+    if not match:
+        raise UsageError(f"--{flag}={text}: write NAME:SPLIT, such as fashion_mnist:test")
+    return match[1], match[2]
+
+
 def _without_traceback(error: BaseException) -> str:
     """What an error says to a user; ml-collections puts whole tracebacks and a KeyError's source form into texts."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

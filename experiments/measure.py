@@ -16,7 +16,6 @@ none with numbers of other counts. Only distances by Inception are FID and KID. 
 import itertools
 import json
 import pathlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -135,10 +134,8 @@ def opened(text: str, flag: str) -> feed.Evaluation:
     Raises:
         UsageError: for other text, or a set or split that is not there.
     """
-    match = re.fullmatch(r"(?P<name>[^:\[]+(:\d+\.\d+\.\d+)?):(?P<split>[^:].*)", text)
-    if not match:
-        raise UsageError(f"--{flag}={text}: write NAME:SPLIT, such as fashion_mnist:test")
-    return feed.Evaluation(match["name"], match["split"], size_px=SIZE_PX.value, data_dir=DATA_DIR.value)
+    name, split = command.name_and_split(flag, text)
+    return feed.Evaluation(name, split, size_px=SIZE_PX.value, data_dir=DATA_DIR.value)
 
 
 def measured(kind: str, value: str, shape: tuple[int, int, int]) -> tuple[str, Callable[[], Iterator[np.ndarray]]]:

@@ -38,7 +38,9 @@ TRUNCATION = flags.DEFINE_list(
 )
 NEIGHBOURS = flags.DEFINE_integer("neighbours", 0, "neighbours.png: so many real images nearest to each sample.", 0)
 DATA = flags.DEFINE_string("data", "", "Where to look for neighbours, NAME:SPLIT; the run's training set by default.")
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie; TFDS's own place by default.")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "Where prepared data sets lie; by default where the run's lie, for another set TFDS's own place."
+)
 SIZE_PX = flags.DEFINE_integer("size_px", 0, "Where the set's images are larger: cut to this as evaluations do.", 0)
 
 _COLUMNS = 8
@@ -161,14 +163,12 @@ def _real_images(trained):
     """The set in which neighbours are looked for, as evaluators read it."""
     data = pretrained.run_config(pathlib.Path(RUN.value))["data"]
     if DATA.value:
-        found = re.fullmatch(r"([^:]+(?::\d+\.\d+\.\d+)?):([A-Za-z].*)", DATA.value)
-        if not found:
-            raise UsageError(f"--data={DATA.value}: give a data set and a split of it, such as --data=digits:train")
-        data = {"name": found[1], "split": found[2]}
+        name, split = command.name_and_split("data", DATA.value)
+        data = {"name": name, "split": split}
     elif not {"name", "split"} <= data.keys():
         raise UsageError(f"{RUN.value} names no data set: give --data=NAME:SPLIT")
     section = {"type": "data.feed.Evaluation", "name": data["name"], "split": data["split"]}
-    section["data_dir"] = DATA_DIR.value or ("" if DATA.value else data.get("data_dir", ""))
+    section["data_dir"] = DATA_DIR.value or (data["data_dir"] if "data_dir" in data else "")
     # A set whose images vary in size was cropped while it trained; here it is brought to the same size.
     size_px = SIZE_PX.value or (trained.image_shape[0] if "crop" in data else 0)
     section |= {"size_px": size_px} if size_px else {}

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import json
 import pathlib
 import re
 import types as python_types
@@ -61,6 +62,20 @@ class Clock:
             "%": (self.total_steps or 0) / 100,
         }
         return max(round(amount * one[unit]), 1 if amount else 0)
+
+
+def clock_of(folder: pathlib.Path) -> Clock:
+    """What the durations in words of a run came to, from its own `summary.json`.
+
+    Raises:
+        UsageError: for a run folder without a sound one.
+    """
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+        batch_size = summary["batch_size"]
+        return Clock(summary["steps_per_epoch"] * batch_size, batch_size, summary["total_steps"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{folder} has no sound summary.json: train it with the writer `files`") from error
 
 
 def arguments(function: Callable[..., Any], config: Mapping[str, Any], *, given: tuple[str, ...]) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """A trained classifier as one function, made from its run folder and nothing else."""
 
 import dataclasses
-import json
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +57,7 @@ def load(folder: pathlib.Path, *, which: Literal["last", "best"] = "last") -> Cl
             "keeps no classifier, so give a run of linear_probe without :fast, of finetune or pseudo_label"
         )
     params, stats, step = checkpoint.restore_networks(folder, None, which=which)
-    method = build.section(config["method"], "config.method", _clock(folder))
+    method = build.section(config["method"], "config.method", build.clock_of(folder))
     preprocess = build.section(looks[0]["preprocess"], "config.preprocess")
     devices = mesh.data_parallel()
     logits = trainer.compiled_exports(method, devices)["logits"]
@@ -86,13 +85,3 @@ def load(folder: pathlib.Path, *, which: Literal["last", "best"] = "last") -> Cl
         probabilities=probabilities,
         frame=frame,
     )
-
-
-def _clock(folder: pathlib.Path) -> build.Clock:
-    """What the run's durations in words came to, from its own summary."""
-    try:
-        summary: Mapping[str, Any] = json.loads((folder / "summary.json").read_text())
-        batch_size = summary["batch_size"]
-        return build.Clock(summary["steps_per_epoch"] * batch_size, batch_size, summary["total_steps"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{folder} has no sound summary.json: train it with the writer `files`") from error

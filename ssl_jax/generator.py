@@ -1,9 +1,8 @@
 """A trained generator as functions, made from its run folder and nothing else; and ways through its latent space."""
 
 import dataclasses
-import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -75,7 +74,7 @@ def load(folder: pathlib.Path, *, which: Literal["last", "best"] = "last") -> Ge
             f"{folder} is no GAN's run ({kind}): give the --workdir of an experiments.train run of a gan config"
         )
     params, stats, step = checkpoint.restore_networks(folder, None, which=which)
-    method = build.section(config["method"], "config.method", _clock(folder))
+    method = build.section(config["method"], "config.method", build.clock_of(folder))
     state = TrainState(step=jnp.int32(step), params=params, stats=stats, opt={}, memory={})
     spec = jax.eval_shape(method.exports["sample"], state, jax.ShapeDtypeStruct((1, 2), jnp.int32))
     if spec.ndim != 4:
@@ -230,13 +229,3 @@ def _as_given(inputs):
 def _centred(inputs):
     """Pixels as the generator makes them and the discriminator was trained on: in [-1, 1]."""
     return {**inputs, "image": inputs["image"].astype(jnp.float32) / 127.5 - 1.0}
-
-
-def _clock(folder: pathlib.Path) -> build.Clock:
-    """What the run's durations in words came to, from its own summary."""
-    try:
-        summary: Mapping[str, Any] = json.loads((folder / "summary.json").read_text())
-        batch_size = summary["batch_size"]
-        return build.Clock(summary["steps_per_epoch"] * batch_size, batch_size, summary["total_steps"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{folder} has no sound summary.json: train it with the writer `files`") from error

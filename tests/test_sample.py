@@ -178,7 +178,7 @@ def test_usage_errors_touch_nothing(setting, tmp_path):
         "truncation=0: it must be above 0": [[run, new, "--truncation=0"]],
         "at most 1": [[run, new, "--truncation=1.01"]],
         "add --neighbours=5": [[run, new, "--data=digits:train"]],
-        "--data=digits: give a data set and a split": [[run, new, "--neighbours=2", "--data=digits"]],
+        "--data=digits: write NAME:SPLIT": [[run, new, "--neighbours=2", "--data=digits"]],
         "has no split 'validation'": [[run, new, "--neighbours=2", "--data=digits:validation"]],
         "has 1400 images: ask for fewer": [[run, new, "--neighbours=1400"]],
         "digits has images of 4x4x1, the run makes 8x8x1: give --size_px=8": [

@@ -179,7 +179,7 @@ class Samples:
                 "gradient penalty, a lower rate of the discriminator's, fewer of its steps, or DiffAugment where the "
                 "data are few."
             )
-        if scalars.get("memorised", 0.5) > 0.9:
+        if "memorised" in scalars and scalars["memorised"] > 0.9:
             alarms.append(
                 f"The discriminator knows the training images by heart: it ranks them above held-out real images "
                 f"{scalars['memorised']:.1%} of the time. Try DiffAugment, a stronger R1 penalty, or more images."
