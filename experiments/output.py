@@ -23,12 +23,14 @@ class Output:
         record: the name of the JSON file.
         script: what wrote it, such as "experiments.sample".
         earlier: the files of an earlier call.
+        found: what its record says beside them.
     """
 
     folder: pathlib.Path
     record: str
     script: str
     earlier: frozenset[str]
+    found: Mapping[str, Any]
 
     def begin(self, files: Sequence[str], facts: Mapping[str, Any]) -> None:
         """Makes the folder, says in the record what it will hold, and removes what only an earlier call wrote.
@@ -73,7 +75,7 @@ def claim(folder: pathlib.Path, record: str, script: str) -> Output:
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out={folder} is a file: give a folder")
-    earlier = []
+    earlier, found = [], {}
     if folder.is_dir() and any(folder.iterdir()):
         try:
             found = json.loads((folder / record).read_text(encoding="utf-8"))
@@ -83,31 +85,37 @@ def claim(folder: pathlib.Path, record: str, script: str) -> Output:
         if earlier is None:
             raise UsageError(f"--out={folder} is not empty and holds no {record} of {script}: give a new folder")
     inside = [file for file in earlier if not pathlib.PurePath(file).is_absolute() and ".." not in file.split("/")]
-    return Output(folder, record, script, frozenset(inside))
+    said = {name: value for name, value in found.items() if name not in ("script", "finished", "files")}
+    return Output(folder, record, script, frozenset(inside), said)
 
 
-def picture(image: np.ndarray) -> bytes:
-    """A PNG file of one image, uint8 [h, w, c], grey for c = 1 and colour for c = 3."""
+def picture(image: np.ndarray, suffix: str = ".png") -> bytes:
+    """A file of one image, uint8 [h, w, c], grey for c = 1 and colour for c = 3; ".jpg" makes a JPEG of quality 95."""
     file = io.BytesIO()
-    PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
+    whole = PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    if suffix == ".jpg":
+        whole.save(file, "JPEG", quality=95)
+    else:
+        whole.save(file, "PNG")
     return file.getvalue()
 
 
-def image_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """A PNG file's path for each of some pictures' paths: `a/cat.jpg` to `a/cat.png`, with `.png` more where two meet.
+def image_names(names: Sequence[str], taken: Sequence[str], suffix: str = ".png") -> list[str]:
+    """A file's path for each of some pictures' paths: `a/cat.jpg` to `a/cat.png`, with `.png` more where two meet.
 
     Args:
         names: different paths.
         taken: paths that none may get.
+        suffix: what the paths end in.
     """
     paths: list[str] = []
     held = set(taken)
     for name in names:
-        path = str(pathlib.PurePosixPath(name).with_suffix(".png"))
+        path = str(pathlib.PurePosixPath(name).with_suffix(suffix))
         if path in held:
-            path = f"{name}.png"
+            path = f"{name}{suffix}"
         while path in held:
-            path += ".png"
+            path += suffix
         paths.append(path)
         held.add(path)
     return paths

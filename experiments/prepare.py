@@ -1,7 +1,8 @@
 """Makes a data set that training can read, without TensorFlow. One of three sources:
 
   python -m experiments.prepare --images=DIR --name=mine [--broken=skip] [--overwrite]
-      a folder of class sub-folders, of loose unlabelled images, or of train/ test/ val/ folders of either
+      a folder of class sub-folders, of loose unlabelled images, or of train/ test/ val/ folders of either;
+      or of two domains to translate between, in trainA/ trainB/ testA/ testB/
   python -m experiments.prepare --tfds=fashion_mnist [--archives=DIR]
       an official TFDS data set, from the network or from a folder with its archives
   python -m experiments.prepare --tfrecord=DIR

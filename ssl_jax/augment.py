@@ -1,8 +1,7 @@
 """Random views of images: batched, keyed and pure, so they run inside the compiled step.
 
-An operation is a frozen dataclass, called as `op(images, key)` on float32 [b, h, w, c] in [0, 1] with c = 1 or 3. Every
-image has its own draws, which depend on the key and its place in the batch alone, however the batch is sharded.
-`View` strings operations together in the published order, `TwoViews` makes the two a contrast needs, `Plain` is what
+An operation is a frozen dataclass, called as `op(images, key)` on float32 [b, h, w, c] in [0, 1]. Every image has its
+own draws, which depend on the key and its place in the batch alone, however the batch is sharded.
 evaluation sees. The arithmetic is float32 whatever the networks compute in.
 """
 
@@ -120,6 +119,35 @@ class PadCrop:
         offsets = (-self.padding_px, self.padding_px + 1)
         down, right = _uniform(key, images, offsets, offsets)
         return image_ops.shift_crop(images, jnp.floor(down).astype(jnp.int32), jnp.floor(right).astype(jnp.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A square window of the image as it is, anywhere within it, all places alike (torchvision's RandomCrop).
+
+    Attributes:
+        size_px: side of the result, [b, size_px, size_px, c].
+    """
+
+    size_px: int
+
+    def __post_init__(self):
+        _require(self.size_px >= 1, self, "size_px", "at least 1")
+
+    def __call__(self, images: jax.Array, key: jax.Array) -> jax.Array:
+        height, width = images.shape[1:3]
+        if min(height, width) < self.size_px:
+            raise UsageError(
+                f"augment.Window: images of {height}x{width} px are smaller than size_px={self.size_px}; load them "
+                "larger, or lower size_px"
+            )
+        free = ((0, height - self.size_px + 1), (0, width - self.size_px + 1))
+        top, left = (jnp.floor(draw).astype(jnp.int32) for draw in _uniform(key, images, *free))
+
+        def cut(image, top, left):
+            return jax.lax.dynamic_slice(image, (top, left, 0), (self.size_px, self.size_px, image.shape[-1]))
+
+        return jax.vmap(cut)(images, top, left)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,9 +334,8 @@ def _require_colours(owner: "View | Plain") -> None:
 def _unit(owner: "View | Plain", images: jax.Array) -> jax.Array:
     """uint8 [b, h, w, c] as float32 in [0, 1]."""
     name = f"augment.{type(owner).__name__}"
-    if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        found = f"{images.dtype} {images.shape}"
-        raise UsageError(f"{name}: images must be uint8 [b, h, w, c] with 1 or 3 channels, not {found}")
+    if images.dtype != jnp.uint8 or images.ndim != 4:
+        raise UsageError(f"{name}: images must be uint8 [b, h, w, c], not {images.dtype} {images.shape}")
     for field in ("mean", "deviation"):
         if len(getattr(owner, field)) not in (1, images.shape[-1]):
             values = getattr(owner, field)
@@ -335,7 +362,7 @@ class View:
         mean, deviation: per channel, or one number for all, of images in [0, 1].
     """
 
-    crop: Crop | Deform | PadCrop | None = None
+    crop: Crop | Deform | PadCrop | Window | None = None
     jitter: Jitter | None = None
     grayscale: Grayscale | None = None
     blur: Blur | None = None
@@ -351,6 +378,8 @@ class View:
     def __call__(self, images: jax.Array, key: jax.Array) -> jax.Array:
         """uint8 [b, h, w, c] to float32 [b, s, s, c], s the crop's size; raises UsageError for other images."""
         images = _unit(self, images)
+        if images.shape[-1] not in (1, 3) and (self.jitter is not None or self.grayscale is not None):
+            raise UsageError(f"augment.View: jitter and grayscale take 1 or 3 channels, not {images.shape[-1]}")
         for name in ("crop", "jitter", "grayscale", "blur", "solarize", "flip", "tone"):
             operation = getattr(self, name)
             if operation is not None:
@@ -440,6 +469,21 @@ class Labelled:
         if not {name, "label"} <= batch.keys():
             raise UsageError(f"augment.Labelled: takes `image` and `label`, not {', '.join(sorted(batch))}")
         return {"image": self.view(batch[name], _named(key, "view")), "label": batch["label"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Unpaired:
+    """A random view of every image of two domains, for translation between them; B's is drawn like A's by default."""
+
+    a: View
+    b: View | None = None
+
+    def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+        """From `image_a` and `image_b`, uint8 [b, h, w, c], to the same names, float32 [b, s, s, c]."""
+        if not {"image_a", "image_b"} <= batch.keys():
+            raise UsageError(f"augment.Unpaired: takes `image_a` and `image_b`, not {', '.join(sorted(batch))}")
+        views = {"image_a": self.a, "image_b": self.a if self.b is None else self.b}
+        return {name: view(batch[name], _named(key, name)) for name, view in views.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,6 +41,17 @@ _NOTES = (
     (r"macro_f1", "The F1 score, of precision and recall alike, as the mean over classes however large each is."),
     (r"calibration_error", "By how much the network's confidence differs from how often it is right."),
     (r"deviation", "How much the network's normalised output varies over images. Near 0 it has collapsed."),
+    (r"^eval/.*psnr", "How close translations are to their true counterparts, in decibels; the higher the better."),
+    (r"^eval/.*error_(ab|ba)", "How far translations are from their true counterparts, over pixels in [0, 1]."),
+    (r"^eval/.*read_real", "The share of real images that a classifier of their domain takes for their class."),
+    (r"^eval/.*read_", "The share of translations that a classifier of real images takes for their class."),
+    (r"^eval/.*reconstruction", "How far an image is from its way there and back, a mean over pixels in [0, 1]."),
+    (r"^eval/.*change", "How far translations are from their images, over pixels in [0, 1]; 0 for copies."),
+    (r"^eval/.*identity", "How much a generator changes images of the domain that it makes; 0 leaves them alone."),
+    (r"^eval/.*correlation", "Whether light stays light: 1 where it does, -1 where it becomes dark."),
+    (r"^eval/.*checkerboard", "A pattern of two pixels, over what real images have of it: about 1 is healthy."),
+    (r"^eval/.*separability", "How often the discriminator ranks real above made: 0.5 is a draw, at 1 it has won."),
+    (r"^eval/.*diversity", "How far apart pictures made are, over real ones; near 0 all of them are one."),
     (r"rank", "How many directions the features really use; a fall to a few is a (partial) collapse."),
 )
 # Matplotlib knows no style sheet: it draws in these, and the colours of the page take their place afterwards.

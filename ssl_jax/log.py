@@ -154,8 +154,14 @@ def scores(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {name: value for name, value in summary.items() if isinstance(value, Mapping) and wanted <= value.keys()}
 
 
+def counterparts(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The entries of a summary that say how true translations are, as `evaluators.counterpart` writes them."""
+    wanted = {"examples", "psnr_ab", "psnr_ba", "error_ab", "error_ba"}
+    return {name: value for name, value in summary.items() if isinstance(value, Mapping) and wanted <= value.keys()}
+
+
 def format_scores(summary: Mapping[str, Any]) -> str:
-    """`scores` in words, a line each; "" without any."""
+    """`scores` and `counterparts` in words, a line each (of counterparts a line a direction); "" without any."""
     lines = []
     for name, found in scores(summary).items():
         low, high = found["accuracy_interval"]
@@ -164,6 +170,18 @@ def format_scores(summary: Mapping[str, Any]) -> str:
             f"{name}: accuracy {found['accuracy']:.3f} ({low:.3f} to {high:.3f}){top5}, macro F1 "
             f"{found['macro_f1']:.3f}, calibration error {found['calibration_error']:.3f}, {found['examples']:,} images"
         )
+    for name, found in counterparts(summary).items():
+        for one, other in ("ab", "ba"):
+            way = f"{one}{other}"
+            read = (
+                f", {found[f'read_{way}']:.3f} read rightly ({found[f'read_real_{other}']:.3f} of real images)"
+                if f"read_{way}" in found
+                else ""
+            )
+            lines.append(
+                f"{name}, {one.upper()} to {other.upper()}: PSNR {found[f'psnr_{way}']:.2f} dB, pixel error "
+                f"{found[f'error_{way}']:.4f}{read}, {found['examples']:,} pairs"
+            )
     return "\n".join(lines)
 
 

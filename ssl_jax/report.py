@@ -1,13 +1,9 @@
 """One self-contained HTML page about a run, drawn from its run folder, whatever the method."""
 
-import base64
 import html
 import importlib.util
 import json
-import math
 import pathlib
-import re
-import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,19 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax import charts, log, report_classification, types
+from ssl_jax import charts, log, report_classification, report_pictures, report_translation, types
 
-_PICTURE_NOTES = (
-    (r"^batch_", "What the network sees: training images after augmentation; a place is the same image in every view."),
-    (
-        r"confusion",
-        "Rows are the true classes, columns the predicted ones; the darker, the larger its share of the row.",
-    ),
-    (r"neighbour", "Each row begins with a test image; beside it the training images whose features are most alike."),
-    (r"sample", "Pictures that the network made from noise."),
-    (r"translat", "Pictures and what the network made of them."),
-)
-_PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"IEND\xaeB`\x82"
 _ROW_NOTES = {
     "raw_pixels": "the image's own pixels, no network at all: what must be beaten",
     "untrained": "the same network before its first update: what the architecture alone gives",
@@ -53,10 +38,6 @@ th, td { padding: .45rem 1.1rem .45rem 0; text-align: left; border-bottom: 1px s
 thead th { color: var(--soft); font-weight: 600; font-size: .85rem; }
 tbody th { font-weight: 600; } td.best { font-weight: 700; color: var(--accent); }
 td small { color: var(--soft); font-weight: 400; }
-img { display: block; max-width: 100%; height: auto; border-radius: 4px; margin-bottom: .5rem; }
-img.small { image-rendering: pixelated; }
-.pictures .panels { grid-template-columns: repeat(auto-fill, minmax(min(28rem, 100%), 1fr)); }
-.pictures figure { margin-bottom: 1rem; }
 details { margin: .8rem 0; } summary { cursor: pointer; color: var(--accent); }
 pre { background: var(--panel); border-radius: 10px; padding: 1rem 1.2rem; overflow-x: auto; font: .85rem/1.55
   ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
@@ -71,7 +52,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     int [n] (-1 unknown), and, if there, `eval/<name>/map_explained/<row>` [2], the shares of variance that the two axes
     hold, and `eval/<name>/map_classes`, the class names; and `eval/<name>/confusion` int [k, k] (rows the true class,
     columns the predicted one) with `eval/<name>/confusion_classes`, the class names. Entries of `summary.json` of its
-    own table: those of `log.table` and of `report_classification.section`.
+    own table: those of `log.table`, of `report_classification.section` and of `report_translation.section`.
 
     Raises UsageError for a folder that holds none of these or if matplotlib is missing, RunError for a damaged file or
     a page that cannot be written.
@@ -79,7 +60,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     if importlib.util.find_spec("matplotlib") is None:
         raise types.UsageError("a report needs matplotlib: pip install matplotlib")
     config, summary = _read_json(folder / "config.json"), _read_json(folder / "summary.json")
-    series, arrays, pictures = _series(folder), _read_arrays(folder), _read_pictures(folder)
+    series, arrays, pictures = _series(folder), _read_arrays(folder), report_pictures.read(folder)
     if not (config or summary or series or arrays or pictures):
         raise types.UsageError(f"{folder} is no run folder: it holds no config.json, metrics.jsonl or summary.json")
     title = _title(config, folder)
@@ -88,10 +69,13 @@ def write(folder: pathlib.Path) -> pathlib.Path:
         f"<header><h1>{_text(title)}</h1>{_facts(config, summary, folder)}</header>",
         _results(summary),
         report_classification.section(summary),
+        report_translation.section(summary),
         charts.maps(arrays),
         charts.confusion(arrays),
         charts.curves(series),
-        _pictures(pictures),
+        report_pictures.section(
+            pictures, steps_per_epoch=summary["steps_per_epoch"] if "steps_per_epoch" in summary else None
+        ),
         _numbers(summary),
         _details("The config of this run", f"<pre>{_text(_outline(config))}</pre>") if config else "",
         _environment(summary),
@@ -99,9 +83,8 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     page = (
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{charts.STYLE}{_STYLE}</style></head>\n<body><main>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</main></body>\n</html>\n"
+        f"<title>{_text(title)}</title><style>{charts.STYLE}{_STYLE}{report_pictures.STYLE}</style></head>\n"
+        "<body><main>\n" + "\n".join(section for section in sections if section) + "\n</main></body>\n</html>\n"
     )
     path = folder / "report.html"
     log.replace(path, page)
@@ -143,20 +126,6 @@ def _read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
         raise _damaged(path, error) from None
 
 
-def _read_pictures(folder: pathlib.Path) -> dict[str, list[tuple[int, bytes]]]:
-    """(step, PNG file) by name, in the order of steps."""
-    found: dict[str, list[tuple[int, bytes]]] = {}
-    for path in sorted((folder / "images").glob("*.png")):
-        named = re.fullmatch(r"(.+)-(\d{8,})", path.stem)
-        if named:
-            content = path.read_bytes()
-            # Beside its size, a PNG says where it begins and ends.
-            if not (content.startswith(_PNG_BEGINS) and content.endswith(_PNG_ENDS)):
-                raise _damaged(path, "not a whole PNG")
-            found.setdefault(named[1], []).append((int(named[2]), content))
-    return found
-
-
 def _title(config: Mapping[str, Any], folder: pathlib.Path) -> str:
     method = config["method"]["type"].rpartition(".")[2] if "method" in config else ""
     data = _data(config["data"]) if "data" in config else ""
@@ -164,9 +133,11 @@ def _title(config: Mapping[str, Any], folder: pathlib.Path) -> str:
 
 
 def _data(section: Any) -> str:
-    """What a data section reads: the first `name` with its `split`, else the last part of its type."""
+    """What a data section reads: the first `name` with its `split`, or two of them, else the last part of its type."""
     if not isinstance(section, Mapping):
         return ""
+    if {"name_a", "name_b", "split_a", "split_b"} <= section.keys():
+        return " and ".join(f"{section[f'name_{side}']} ({section[f'split_{side}']})" for side in "ab")
     if "name" in section:
         return f"{section['name']} ({section['split']})" if "split" in section else str(section["name"])
     inner = next((text for text in map(_data, section.values()) if text), "")
@@ -246,31 +217,6 @@ def _results(summary: Mapping[str, Any]) -> str:
         f"</tr></thead><tbody>{body}</tbody></table></div>"
     )
     return f"<section><h2>What the features are worth</h2>{table}{charts.accuracies(rows, columns)}</section>"
-
-
-def _pictures(pictures: Mapping[str, Sequence[tuple[int, bytes]]]) -> str:
-    if not pictures:
-        return ""
-    latest, before = "", ""
-    for name, found in pictures.items():
-        note = next((note for pattern, note in _PICTURE_NOTES if re.search(pattern, name)), "")
-        latest += _picture(name, *found[-1], note=note)
-        earlier = found[:-1][:: -math.ceil(len(found) / 8)]
-        if earlier:
-            inner = "".join(_picture(name, step, content) for step, content in earlier)
-            before += _details(f"Earlier pictures of {name} ({len(earlier)} of {len(found) - 1})", inner)
-    return f'<section class="pictures"><h2>Pictures</h2><div class="panels">{latest}</div>{before}</section>'
-
-
-def _picture(name: str, step: int, content: bytes, *, note: str = "") -> str:
-    width, height = struct.unpack(">II", content[16:24])
-    factor = max(1, 384 // width)
-    small = ' class="small"' if width < 700 else ""
-    return (
-        f'<figure><img{small} width="{width * factor}" height="{height * factor}" alt="{_text(name)} at step {step}" '
-        f'src="data:image/png;base64,{base64.b64encode(content).decode()}"><figcaption><code>{_text(name)}</code>, '
-        f"step {step:,}. {note}</figcaption></figure>"
-    )
 
 
 def _numbers(summary: Mapping[str, Any]) -> str:

@@ -83,9 +83,11 @@ def test_an_impossible_value_is_named(make, field):
 
 @pytest.mark.parametrize("view", [Plain(), lambda images: View()(images, jax.random.key(0))])
 def test_other_images_are_refused(view):
-    for images in (jnp.zeros((2, 8, 8, 3)), jnp.zeros((2, 8, 8), jnp.uint8), jnp.zeros((2, 8, 8, 4), jnp.uint8)):
-        with pytest.raises(UsageError, match=r"must be uint8 \[b, h, w, c\] with 1 or 3 channels, not"):
+    for images in (jnp.zeros((2, 8, 8, 3)), jnp.zeros((2, 8, 8), jnp.uint8)):
+        with pytest.raises(UsageError, match=r"must be uint8 \[b, h, w, c\], not"):
             view(images)
+    with pytest.raises(UsageError, match=r"jitter and grayscale take 1 or 3 channels, not 4"):
+        View(jitter=Jitter())(jnp.zeros((2, 8, 8, 4), jnp.uint8), jax.random.key(0))
     with pytest.raises(UsageError, match=r"mean = \(0\.1, 0\.2, 0\.3\) does not fit images of 1 channel"):
         Plain(mean=(0.1, 0.2, 0.3))(jnp.zeros((2, 8, 8, 1), jnp.uint8))
 

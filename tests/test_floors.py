@@ -26,6 +26,7 @@ ROOMS = {
         ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.schedules", "ssl_jax.image_ops"),
         ("jax",),
     ),
+    "ssl_jax.image_pool": (("ssl_jax.types", "ssl_jax.rng"), ("jax", "flax")),
     "ssl_jax.losses": (("ssl_jax.types", "ssl_jax.rng"), ARRAYS),
     "ssl_jax.metrics": (("ssl_jax.types", "ssl_jax.rng"), ARRAYS),
     "ssl_jax.optim": (("ssl_jax.types", "ssl_jax.rng", "ssl_jax.schedules"), ARRAYS),
@@ -33,6 +34,10 @@ ROOMS = {
     "ssl_jax.models.pytorch": (("ssl_jax.types",), (*ARRAYS, "torch")),
     "ssl_jax.models.inception_weights": (
         ("ssl_jax.types", "ssl_jax.fingerprint", "ssl_jax.models.pytorch", "ssl_jax.models.inception"),
+        ("numpy", "flax"),
+    ),
+    "ssl_jax.models.cyclegan_weights": (
+        ("ssl_jax.types", "ssl_jax.models.pytorch", "ssl_jax.models.cyclegan"),
         ("numpy", "flax"),
     ),
     "ssl_jax.models.convolution": (("ssl_jax.types", "ssl_jax.models.layers"), ("jax", "numpy", "flax")),
@@ -54,6 +59,7 @@ ROOMS = {
                 "diff_augment",
                 "regularizers",
                 "moving_average",
+                "image_pool",
             )
         ),
         ARRAYS,
@@ -84,6 +90,7 @@ ROOMS = {
     "ssl_jax.data.prepare": (("ssl_jax.types", "ssl_jax.data.*"), ("numpy", "tensorflow_datasets", "tqdm")),
     "ssl_jax.data.write": (("ssl_jax.types", "ssl_jax.data.*"), ("numpy", "tensorflow_datasets", "PIL")),
     "ssl_jax.data.digits": (("ssl_jax.types", "ssl_jax.data.*"), ("numpy", "cv2", "sklearn")),
+    "ssl_jax.data.digit_domains": (("ssl_jax.types", "ssl_jax.data.*"), ("numpy", "cv2", "sklearn")),
     "ssl_jax.data.*": (
         ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.fingerprint", "ssl_jax.subsets", "ssl_jax.data.*"),
         ("jax", "numpy", "cv2", "grain", "PIL", "tqdm", "array_record"),
@@ -92,14 +99,33 @@ ROOMS = {
         ("ssl_jax.types", "ssl_jax.fingerprint", "ssl_jax.checkpoint", "ssl_jax.log"),
         ("numpy", "flax", "safetensors"),
     ),
+    "ssl_jax.reference_weights": (
+        (
+            *(f"ssl_jax.{room}" for room in ("types", "build", "checkpoint", "pretrained")),
+            *(f"ssl_jax.models.{room}" for room in ("cyclegan", "cyclegan_weights", "pytorch")),
+        ),
+        ("numpy",),
+    ),
     "ssl_jax.mesh": (("ssl_jax.types",), ("jax", "numpy")),
     "ssl_jax.checkpoint": (("ssl_jax.types",), ("jax", "numpy", "orbax")),
     "ssl_jax.log": (("ssl_jax.types",), ("jax", "numpy")),
     "ssl_jax.charts": (("ssl_jax.types", "ssl_jax.log"), ("numpy", "matplotlib")),
     "ssl_jax.report": (
-        ("ssl_jax.types", "ssl_jax.log", "ssl_jax.charts", "ssl_jax.report_classification"),
+        tuple(
+            f"ssl_jax.{room}"
+            for room in (
+                "types",
+                "log",
+                "charts",
+                "report_classification",
+                "report_pictures",
+                "report_translation",
+            )
+        ),
         ("numpy",),
     ),
+    "ssl_jax.report_pictures": (("ssl_jax.types",), ()),
+    "ssl_jax.report_translation": (("ssl_jax.log",), ()),
     "ssl_jax.report_classification": (("ssl_jax.types", "ssl_jax.log"), ("numpy",)),
     "ssl_jax.writers.page": (("ssl_jax.types", "ssl_jax.log", "ssl_jax.report"), ("numpy",)),
     "ssl_jax.writers.*": (("ssl_jax.types", "ssl_jax.log"), ("numpy", "tqdm", "wandb")),
@@ -150,6 +176,10 @@ ROOMS = {
             *(f"ssl_jax.data.{room}" for room in ("feed", "pictures")),
         ),
         ("absl", "jax", "numpy"),
+    ),
+    "experiments.reference_weights": (
+        ("experiments.command", "experiments.output", "ssl_jax.types", "ssl_jax.reference_weights"),
+        ("absl",),
     ),
     "experiments.output": (("ssl_jax.types", "ssl_jax.log"), ("numpy", "PIL")),
     "experiments.sample": (

@@ -170,3 +170,15 @@ def test_scores_are_told_from_what_else_a_summary_holds():
     )
     assert "top-5 0.900" in log.format_scores({"test": score | {"accuracy_top5": 0.9}})
     assert log.format_scores({}) == ""
+
+
+def test_translations_whose_truth_is_known_are_told_for_each_direction():
+    found = {"examples": 1000, "psnr_ab": 21.347, "psnr_ba": 9.0, "error_ab": 0.04123, "error_ba": 0.3}
+    summary = {"digits": found, "broken": {"examples": 3, "not_finite": 1}, "step": 5}
+    assert log.counterparts(summary) == {"digits": found}
+    assert log.format_scores(summary) == (
+        "digits, A to B: PSNR 21.35 dB, pixel error 0.0412, 1,000 pairs\n"
+        "digits, B to A: PSNR 9.00 dB, pixel error 0.3000, 1,000 pairs"
+    )
+    read = log.format_scores({"digits": {**found, "read_ba": 0.91, "read_real_a": 0.98}})
+    assert read.endswith("pixel error 0.3000, 0.910 read rightly (0.980 of real images), 1,000 pairs")

@@ -243,3 +243,78 @@ def test_nothing_on_the_page_but_its_name_depends_on_the_method(run, written):
     after = tell(report.write(run.folder))
     assert "SimSiam" in before
     assert after == before.replace("SimSiam", "Another").replace("simsiam", "another")
+
+
+def translated_run(folder, *, count, step=30, data=None, summary=None):
+    """The page about a run that wrote `a_to_b` so often, each picture of a tone of its own, and `samples` as often."""
+    data = data or {"type": "data.unpaired.training", "name": "no"}
+    config = {"seed": 0, "method": {"type": "methods.cyclegan.CycleGAN"}, "data": {"preprocess": {}, **data}}
+    run = types.Run(folder, config, first_step=0, total_steps=900, steps_per_epoch=60, batch_size=1)
+    writer = files.Files().start(run)
+    (run.folder / "config.json").write_text(json.dumps(config))
+    for number in range(1, count + 1):
+        tone = np.full((8, 6, 3), number, np.uint8)
+        names = ("eval/translation/a_to_b", "eval/samples/samples")
+        writer.images(number * step, dict.fromkeys(names, tone))
+    writer.summary(summary or {})
+    writer.close()
+    return parse(report.write(run.folder))
+
+
+def pictures_of(found, name):
+    """(alternative text, PNG) of the pictures of that name, in order."""
+    images = [attributes for tag, attributes in found.tags if tag == "img"]
+    return [(image["alt"], image["src"]) for image in images if image["alt"].startswith(name)]
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(2, [1, 2]), (8, [1, 2, 3, 4, 5, 6, 7, 8]), (20, [1, 4, 6, 9, 12, 15, 17, 20])]
+)
+def test_translations_stand_side_by_side_in_the_order_of_epochs(tmp_path, count, shown):
+    found = translated_run(tmp_path / "run", count=count)
+    pictures = pictures_of(found, "eval_translation_a_to_b")
+    assert [alt for alt, _ in pictures] == [f"eval_translation_a_to_b at step {number * 30}" for number in shown]
+    assert len({source for _, source in pictures}) == len(shown)
+    # Nothing to unfold around them, and nothing to follow.
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    strip = page[page.index('<div class="strip"') :]
+    assert strip[: strip.index("</div>")].count("<img") == len(shown)
+    assert found.by_tag["strong"] == [f"epoch {number / 2:.4g}" for number in shown]
+    text = " ".join(found.text)
+    assert "Each row: an image, its translation, the way back, and, where there is a fourth, what the gen" in text
+    assert ("all of them" if count <= 8 else f"8 of {count}") in text
+    assert "Earlier pictures of eval_samples_samples" in text
+    assert "Earlier pictures of eval_translation" not in text
+
+
+def test_a_single_translation_is_a_picture_like_others(tmp_path):
+    found = translated_run(tmp_path / "run", count=1)
+    assert len(pictures_of(found, "eval_translation_a_to_b")) == 1
+    assert "strip" not in {attributes["class"] for _, attributes in found.tags if "class" in attributes}
+    assert "the way back" in " ".join(found.text)
+
+
+def test_without_a_summary_pictures_side_by_side_are_told_by_their_step(tmp_path):
+    translated_run(tmp_path / "run", count=3)
+    (tmp_path / "run" / "summary.json").unlink()
+    found = parse(report.write(tmp_path / "run"))
+    assert found.by_tag["strong"] == ["step 30", "step 60", "step 90"]
+
+
+def test_the_title_names_both_domains(tmp_path):
+    data = {"name_a": f"digits{EVIL}", "split_a": "trainA", "name_b": "photos", "split_b": "trainB", "name": "no"}
+    found = translated_run(tmp_path / "run", count=1, data=data)
+    assert "".join(found.by_tag["h1"]) == f"CycleGAN on digits{EVIL} (trainA) and photos (trainB)"
+
+
+def test_how_true_translations_are(tmp_path):
+    numbers = {"psnr_ab": 21.347, "psnr_ba": 9.0, "error_ab": 0.04123, "error_ba": 0.3}
+    entry = {"examples": 1234, **numbers, "read_ab": 0.91, "read_real_b": 0.98}
+    summary = {f"digits{EVIL}": entry, "broken": {"examples": 3, "not_finite": 1}}
+    found = translated_run(tmp_path / "run", count=1, summary=summary)
+    text = " ".join(" ".join(found.text).split())
+    assert f"digits{EVIL}, A to B 21.35 0.0412 0.910 0.980 1,234" in text
+    assert f"digits{EVIL}, B to A 9.00 0.3000 \N{EN DASH} \N{EN DASH} 1,234" in text
+    assert "broken" not in text
+    assert EVIL not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "How true" not in " ".join(translated_run(tmp_path / "other", count=1).text)

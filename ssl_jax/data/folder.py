@@ -20,6 +20,9 @@ from ssl_jax.data import transforms
 
 Broken = Literal["fatal", "skip"]
 SPLIT_NAMES = ("train", "test", "val", "valid", "validation")
+# As TFDS's cycle_gan spells them.
+DOMAIN_SPLITS = ("trainA", "trainB", "testA", "testB", "valA", "valB")
+_DOMAIN_OF = {split.lower(): split for split in DOMAIN_SPLITS}
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 _ORIENTATION = 0x0112
@@ -83,13 +86,14 @@ def scan(root: pathlib.Path) -> Listing:
     """Lists the image files below `root` and gives each its split and class.
 
     Three forms are understood: class sub-folders; images loose in the folder (unlabelled); either of them below
-    folders named like splits (`SPLIT_NAMES`), when nothing else is at the top. A class folder is searched through all
-    its depths. Hidden files and folders are passed over. A file is an image if it begins like a PNG, JPEG or WebP file,
-    whatever its name; one that is merely named like an image is listed too, so that `inspect` can call it broken.
+    folders named like splits (`SPLIT_NAMES` or `DOMAIN_SPLITS`, in any case), when nothing else is at the top. A class
+    folder is searched through all its depths. Hidden files and folders are passed over. A file is an image if it begins
+    like a PNG, JPEG or WebP file, whatever its name; one that is merely named like an image is listed too, so that
+    `inspect` can call it broken.
 
     Raises:
         types.UsageError: no folder, one that cannot be read, no images, a class folder without images, loose images
-            beside class folders, or other folders beside split folders that have class folders.
+            beside class folders, other folders beside split folders, or one of two domains to train on.
     """
     try:
         return _scan(root)
@@ -105,12 +109,15 @@ def _scan(root: pathlib.Path) -> Listing:
     loose, folders = _loose(root), _folders(root)
     named = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
     rest = [folder for folder in folders if folder not in named]
-    if rest and any(map(_folders, named)):
+    domains = _domains(root, loose, folders)
+    if not domains and rest and any(map(_folders, named)):
         raise types.UsageError(
             f"{root} holds split folders ({_some(named)}) beside others ({_some(rest)}): "
             "move the others away, or rename the split folders if they are classes"
         )
-    if folders and not any(map(image_like, loose)) and not rest:
+    if domains:
+        parts = domains
+    elif folders and not any(map(image_like, loose)) and not rest:
         parts = [(folder.name.lower(), folder) for folder in folders]
     else:
         parts = [("train", root)]
@@ -125,8 +132,23 @@ def _scan(root: pathlib.Path) -> Listing:
             else:
                 others.append(path)
         if not any(file.split == split for file in files):
-            raise types.UsageError(f"{folder} holds no images: PNG, JPEG and WebP files are read; {_holds(others)}")
+            need = "both domains need some; " if split in DOMAIN_SPLITS[:2] else ""
+            raise types.UsageError(f"{folder} holds no images: {need}PNG, JPEG and WebP are read; {_holds(others)}")
     return Listing(root, tuple(sorted(files, key=lambda file: file.key)), tuple(sorted(others)))
+
+
+def _domains(root: pathlib.Path, loose: Sequence[pathlib.Path], folders: Sequence[pathlib.Path]) -> list:
+    """The folders of two domains with the splits that they are; [] where there are none."""
+    parts = [(_DOMAIN_OF[folder.name.lower()], folder) for folder in folders if folder.name.lower() in _DOMAIN_OF]
+    others = [path for path in folders if path.name.lower() not in _DOMAIN_OF] + list(filter(image_like, loose))
+    if parts and others:
+        some = _some([path for _, path in parts])
+        raise types.UsageError(f"{root} holds folders of domains ({some}) beside {_some(others)}: move the others away")
+    train = {split for split, _ in parts} & {"trainA", "trainB"}
+    if len(train) == 1:
+        missing = "trainB" if "trainA" in train else "trainA"
+        raise types.UsageError(f"{root} holds {train.pop()} and no {missing}: both domains need images to train on")
+    return parts
 
 
 def inspect(listing: Listing, broken: Broken) -> tuple[list[Image], list[str]]:

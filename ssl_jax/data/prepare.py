@@ -14,6 +14,7 @@ from tensorflow_datasets.core.download import checksums, extractor
 
 from ssl_jax import types
 from ssl_jax.data import catalog, folder, tfrecord, write
+from ssl_jax.data.source import MADE_AT_FIRST_USE
 
 
 def images(
@@ -22,9 +23,9 @@ def images(
     """A folder of image files becomes the data set `name`.
 
     Files are stored as they are, byte for byte, except that a photograph whose EXIF orientation tag is not 1 is turned
-    upright and stored as lossless PNG. If all files are grey, the set has one channel, else three; if all have one
-    size, that is recorded. `folder.scan` says which folders are understood. An unlabelled split beside labelled ones
-    gets label -1.
+    upright and stored as lossless PNG. If all files are grey, in all splits and domains, the set has one channel, else
+    three; if all have one size, that is recorded. `folder.scan` says which folders are understood. An unlabelled split
+    beside labelled ones gets label -1.
 
     Args:
         root: the folder.
@@ -37,8 +38,9 @@ def images(
     Raises:
         types.UsageError: the folder cannot be used, a file is broken, or the name is taken.
     """
-    if catalog.parse(name) != catalog.Name(name, "", "") or name == "digits":
-        raise types.UsageError(f"--name={name} cannot be used: take letters, digits and underscores, and not digits")
+    if catalog.parse(name) != catalog.Name(name, "", "") or name in MADE_AT_FIRST_USE:
+        taken = " or ".join(MADE_AT_FIRST_USE)
+        raise types.UsageError(f"--name={name} cannot be used: take letters, digits and underscores, and not {taken}")
     listing = folder.scan(pathlib.Path(root).expanduser())
     target = catalog.data_folder(data_dir) / name / write.VERSION
     stamp = listing.stamp()
@@ -78,7 +80,7 @@ def images(
         built = write.records(name, splits, (*size, 1 if grey else 3), listing.class_names, scratch)
         write.remember(built, origin)
         _publish(built, target, None if earlier is None else scratch / "replaced")
-    return write.Prepared(target, _remarks(listing, complaints))
+    return write.Prepared(target, (*_remarks(listing, complaints), *_grey_in_colour(found)))
 
 
 def tfrecord_copy(source: str, data_dir: str = "") -> write.Prepared:
@@ -314,3 +316,12 @@ def _remarks(listing: folder.Listing, complaints: list[str]) -> tuple[str, ...]:
         more = ", ..." if len(listing.others) > 5 else ""
         remarks.append(f"left out {len(listing.others)} files that are no images: {some}{more}")
     return tuple(remarks)
+
+
+def _grey_in_colour(found: list[folder.Image]) -> tuple[str, ...]:
+    """Says which domains are read in colour though they are grey, because a set has one count of channels."""
+    coloured = {image.file.split for image in found if not image.grey}
+    grey = sorted({image.file.split for image in found} & set(folder.DOMAIN_SPLITS) - coloured)
+    if not coloured or not grey:
+        return ()
+    return (f"only grey pictures, read with 3 channels because others of the set have colour: {', '.join(grey)}",)

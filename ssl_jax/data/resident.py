@@ -72,18 +72,7 @@ def npz(file: str, batch_size: int) -> Resident:
     Raises:
         UsageError: for a file that is missing or holds something else.
     """
-    path = pathlib.Path(file)
-    if not path.is_file():
-        raise UsageError(f"no file {file}")
-    try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
-            arrays = {name: archive[name] for name in ("image", "label") if name in archive}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{file} is no .npz file of arrays ({reason}): write it with numpy.savez") from error
+    arrays = read_npz(file, ("image", "label"))
     if "image" not in arrays or arrays["image"].dtype != np.uint8 or arrays["image"].ndim != 4:
         raise UsageError(f"{file} needs an entry `image`, uint8 [n, h, w, c]")
     if "label" in arrays:
@@ -94,6 +83,26 @@ def npz(file: str, batch_size: int) -> Resident:
         return Resident(arrays, batch_size)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
+
+
+def read_npz(file: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Those of the named entries of an `.npz` file that it has.
+
+    Raises:
+        UsageError: for a file that is missing, or is none.
+    """
+    path = pathlib.Path(file)
+    if not path.is_file():
+        raise UsageError(f"no file {file}")
+    try:
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            return {name: archive[name] for name in names if name in archive}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{file} is no .npz file of arrays ({reason}): write it with numpy.savez") from error
 
 
 def noise(shape: tuple[int, int, int, int], batch_size: int) -> Resident:

@@ -12,7 +12,9 @@ import tensorflow_datasets as tfds
 from ssl_jax import types
 from ssl_jax.data import catalog, transforms
 
+MADE_AT_FIRST_USE = ("digits", "digit_domains")
 _AT_ONCE = 1024
+_ID_KEYS = ("id", "file_name", "image/filename")
 _SPLIT_FORMS = "'train', 'train[:10%]', 'train[-100:]', 'train[50%:]+test'"
 
 
@@ -114,6 +116,24 @@ class Source:
             label[indices.start : indices.stop] = [record["label"] for record in self._fetch(list(indices))]
         return label
 
+    def ids(self) -> list[str] | None:
+        """What the set calls each record, in order, without decoding an image; None where it has no such names.
+
+        Raises:
+            types.RunError: a file is damaged.
+        """
+        key = next((key for key in _ID_KEYS if key in self._info.features), None)
+        if key is None:
+            return None
+        firsts = range(0, self.examples, _AT_ONCE)
+        portions = (range(first, min(first + _AT_ONCE, self.examples)) for first in firsts)
+        return [_text(record[key]) for portion in portions for record in self._fetch(list(portion))]
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether the records lie in the order in which they came, and not in that of a hash, as TFDS shuffles them."""
+        return self._info.disable_shuffling
+
     def records(self) -> np.ndarray:
         """A number for each row, int64 [n], that tells its record from every other and is the same in every split."""
         splits = tfds.core.splits.SplitDict(list(self._info.splits.values()))
@@ -159,15 +179,15 @@ class Source:
         return {"image": image, "label": int(record["label"]) if self._labelled else -1}
 
     def _describe(self, index: int, record: dict[str, Any]) -> str:
-        known = [record[key] for key in ("id", "file_name", "image/filename") if key in record]
-        named = f" ({known[0].decode(errors='replace') if isinstance(known[0], bytes) else known[0]})" if known else ""
+        known = [_text(record[key]) for key in _ID_KEYS if key in record]
+        named = f" ({known[0]})" if known else ""
         return f"record {index}{named} of data set {self.name!r}, split {self.split!r}, in {self._directory}"
 
 
 def open_source(name: str, split: str, data_dir: str = "") -> Source:
     """Opens one split of a prepared data set.
 
-    `name="digits"` is prepared at its first use; every other set by `experiments.prepare`.
+    The sets of `MADE_AT_FIRST_USE` are prepared by this; every other set by `experiments.prepare`.
 
     Args:
         name: `fashion_mnist`, `cifar10:3.0.2`, `cycle_gan/horse2zebra`, or the name of one's own set. The newest
@@ -179,11 +199,12 @@ def open_source(name: str, split: str, data_dir: str = "") -> Source:
         types.UsageError: the set is unknown, half-written, of another form than ArrayRecord or without images, or there
             is no such split.
     """
-    if catalog.parse(name).name == "digits":
+    if catalog.parse(name).name in MADE_AT_FIRST_USE:
         # Only here, because writing needs scikit-learn and Pillow, and reading does not.
-        from ssl_jax.data import digits
+        from ssl_jax.data import digit_domains, digits
 
-        digits.ensure(data_dir)
+        made = {module.NAME: module for module in (digits, digit_domains)}
+        made[catalog.parse(name).name].ensure(data_dir)
     directory = catalog.find(name, data_dir)
     there = catalog.formats(directory)
     if catalog.FORMAT not in there:
@@ -198,6 +219,10 @@ def open_source(name: str, split: str, data_dir: str = "") -> Source:
             f"data set {name!r} in {directory} is in {', '.join(sorted(there))} form, and ArrayRecord is read: {way}"
         )
     return Source(str(directory), name, split)
+
+
+def _text(name: Any) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def _image_shape(features: Any, name: str) -> tuple[int | None, int | None, int]:

@@ -77,8 +77,7 @@ class Stream:
         Raises:
             UsageError: for a batch larger than the set, less than no workers, or images of varying size without `crop`.
         """
-        if workers < 0:
-            raise UsageError(f"workers is {workers}: 0 decodes in a thread, more in so many processes")
+        _check_workers(workers)
         self.examples = source.examples
         self.batch_size = batch_size
         self.chosen = dict(chosen or {})
@@ -101,17 +100,7 @@ class Stream:
 
     def batches(self, mesh: jax.sharding.Mesh, seed: int, first_step: int) -> Iterator[Batch]:
         """See `types.Feed.batches`."""
-        split = NamedSharding(mesh, PartitionSpec("data"))
-        here, processes = jax.process_index(), jax.process_count()
-        iterator = iter(self.host_batches(seed, first_step, here, processes))
-        try:
-            for local in iterator:
-                yield {name: jax.make_array_from_process_local_data(split, local[name]) for name in self.spec}
-        except RunError as error:
-            raise RunError(str(error).splitlines()[0]) from error  # Grain adds lines of its own
-        finally:
-            if hasattr(iterator, "close"):
-                iterator.close()
+        return _on_mesh(self, mesh, seed, first_step)
 
     def host_batches(self, seed: int, first_step: int, process: int = 0, processes: int = 1) -> grain.IterDataset:
         """This process's share of the batches from `first_step` on, as host arrays.
@@ -123,15 +112,79 @@ class Stream:
         source = _Sound(self._source, self._crop.size_px if refuses else 0, self._classes)
         order = _Epochs(source, seed, kept=self.examples // self.batch_size * self.batch_size)
         records = grain.MapDataset.source(order).seed(seed)
-        # The draws come before the process's share is taken: they then belong to the global position.
-        share = _Share(records.random_map(_Prepare(self._crop)), self.batch_size, process, processes)
-        records = grain.MapDataset.source(share).batch(share.rows, drop_remainder=True)
-        threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * self._prefetch)
-        iterable = records.slice(slice(first_step, None)).to_iter_dataset(threads)
-        if self._workers:
-            options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=self._prefetch)
-            iterable = iterable.mp_prefetch(options)
-        return iterable
+        records = records.random_map(_Prepare(self._crop))
+        share = _Share(records, self.batch_size, process, processes)
+        return _batched(share, first_step, self._workers, self._prefetch)
+
+
+class UnpairedStream:
+    """A training feed of two sets in no relation to each other, decoded on the host in threads or worker processes.
+
+    The order is that of CycleGAN's code: an epoch runs through a permutation of 0 to max(|A|, |B|) - 1, which modulo
+    |A| gives the image of A, while that of B is drawn uniformly, with replacement, at every position. As of `Stream`,
+    a batch is a function of (seed, step), whatever the number of processes, threads and workers.
+    """
+
+    def __init__(self, source_a: Any, source_b: Any, batch_size: int, *, workers: int, prefetch: int = 4):
+        """Args:
+            source_a, source_b: as of `Stream`, with images of one size each; labels are not used.
+            batch_size: images of each set in a global batch.
+            workers: worker processes; 0 decodes in a thread of this one.
+            prefetch: batches decoded ahead.
+
+        Raises:
+            UsageError: for a batch larger than the larger set, or less than no workers.
+        """
+        _check_workers(workers)
+        self.examples = max(source_a.examples, source_b.examples)
+        self.batch_size = batch_size
+        self.chosen = {}
+        check_size(batch_size, self.examples)
+        self._sources, self._workers, self._prefetch = (source_a, source_b), workers, prefetch
+        self.spec = {
+            name: jax.ShapeDtypeStruct((batch_size, *source.image_shape), np.uint8)
+            for name, source in (("image_a", source_a), ("image_b", source_b))
+        }
+
+    def batches(self, mesh: jax.sharding.Mesh, seed: int, first_step: int) -> Iterator[Batch]:
+        """See `types.Feed.batches`."""
+        return _on_mesh(self, mesh, seed, first_step)
+
+    def host_batches(self, seed: int, first_step: int, process: int = 0, processes: int = 1) -> grain.IterDataset:
+        """This process's share of the batches from `first_step` on, as host arrays."""
+        numbers = range(self.examples)
+        order = _Epochs(numbers, seed, kept=self.examples // self.batch_size * self.batch_size)
+        records = grain.MapDataset.source(order).seed(seed).random_map(_ReadUnpaired(*self._sources))
+        share = _Share(records, self.batch_size, process, processes)
+        return _batched(share, first_step, self._workers, self._prefetch)
+
+
+def _check_workers(workers):
+    if workers < 0:
+        raise UsageError(f"workers is {workers}: 0 decodes in a thread, more in so many processes")
+
+
+def _on_mesh(feed, mesh, seed, first_step):
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    iterator = iter(feed.host_batches(seed, first_step, jax.process_index(), jax.process_count()))
+    try:
+        for local in iterator:
+            yield {name: jax.make_array_from_process_local_data(split, local[name]) for name in feed.spec}
+    except RunError as error:
+        raise RunError(str(error).splitlines()[0]) from error  # Grain adds lines of its own
+    finally:
+        if hasattr(iterator, "close"):
+            iterator.close()
+
+
+def _batched(share, first_step, workers, prefetch):
+    records = grain.MapDataset.source(share).batch(share.rows, drop_remainder=True)
+    threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * prefetch)
+    iterable = records.slice(slice(first_step, None)).to_iter_dataset(threads)
+    if workers:
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
+        iterable = iterable.mp_prefetch(options)
+    return iterable
 
 
 class _Sound:
@@ -175,7 +228,10 @@ class _Epochs:
 
 
 class _Share:
-    """One process's rows of every global batch: contiguous, as its devices hold them."""
+    """One process's rows of every global batch: contiguous, as its devices hold them.
+
+    It is taken last, from records whose draws are made, so that these belong to the global position.
+    """
 
     def __init__(self, records, batch_size, process, processes):
         self._records, self._batch_size, self._process = records, batch_size, process
@@ -205,3 +261,13 @@ class _Prepare(grain.RandomMapTransform):
             for view in range(crop.views)
         }
         return {**crops, "label": label}
+
+
+class _ReadUnpaired(grain.RandomMapTransform):
+    def __init__(self, source_a, source_b):
+        self._source_a, self._source_b = source_a, source_b
+
+    def random_map(self, number, rng):
+        there = self._source_a[number % len(self._source_a)]
+        other = self._source_b[int(rng.integers(len(self._source_b)))]
+        return {"image_a": there["image"], "image_b": other["image"]}

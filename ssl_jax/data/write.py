@@ -46,16 +46,19 @@ class Prepared:
         info = tfds.builder_from_directory(self.directory).info
         labelled = "label" in info.features and isinstance(info.features["label"], tfds.features.ClassLabel)
         sizes = [*info.features["image"].shape] if "image" in info.features else []
-        splits = sorted(info.splits, key=lambda split: (split != "train", split))
+        splits = sorted(info.splits, key=lambda split: (not split.startswith("train"), split))
         name = info.full_name.removesuffix(f":{info.version}").removesuffix(f"/{info.version}")
         place = f', "data_dir": "{data_dir}"' if data_dir else ""
+        use = f'"name": "{name}", "split": "{splits[0]}"'
+        if {"trainA", "trainB"} <= set(splits):
+            use = ", ".join(f'"name_{d}": "{name}", "split_{d}": "train{d.upper()}"' for d in "ab")
         return [
             *self.notes,
             f"folder:  {self.directory}",
             "splits:  " + ", ".join(f"{split} {info.splits[split].num_examples}" for split in splits),
             "classes: " + (shorten(info.features["label"].names) if labelled else "none (unlabelled)"),
             "size:    " + " x ".join("varying" if side is None else str(side) for side in sizes) + " (h x w x c)",
-            f'use:     "name": "{name}", "split": "{splits[0]}"{place}',
+            f"use:     {use}{place}",
         ]
 
 

@@ -6,7 +6,7 @@ Only distances by Inception are called FID and KID; by any other network they ar
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,29 +25,58 @@ _FAIR = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
+class Translated:
+    """Images whose translations are compared, in place of samples of noise.
+
+    Attributes:
+        examples: images of the domain that is translated from; labels are not looked at.
+        direction: "ab" compares the export `translate_ab` of them with a reference of domain B, "ba" the reverse.
+        preprocess: uint8 images to what the export takes.
+
+    Raises:
+        UsageError: for another direction.
+    """
+
+    examples: types.Examples
+    direction: Literal["ab", "ba"]
+    preprocess: Callable
+
+    def __post_init__(self):
+        if self.direction not in ("ab", "ba"):
+            raise types.UsageError(f"evaluators.distance.Translated: direction={self.direction!r}; it is 'ab' or 'ba'")
+
+
+@dataclasses.dataclass(frozen=True)
 class Distance:
-    """Distances between samples of the generator and real images, by the features of a fixed network.
+    """Distances between images that a generator makes and real ones, by the features of a fixed network.
 
     Scalars by `extractors.Inception`: `fid`, `kid`, `inception_score`, `precision`, `recall`, `density`, `coverage`,
     and `kid_std`, `inception_score_std`. By any other extractor: `frechet_distance`, `kernel_distance`,
     `kernel_distance_std`, `precision`, `recall`, `density`, `coverage`; and where it has logits `classifier_score`,
     `classes_found`, `class_entropy`. See `compare`.
 
-    Summary: one entry called `name` with these numbers and what they depend on, see `facts`. Samples that are not
-    finite give an alarm and no numbers.
+    The images are samples of noise or, with `translated`, translations of images; `samples` counts either. A distance
+    of translations is of as many images as the domain has at most, often a few hundred, and compares with none but
+    those of equally many.
+
+    Summary: one entry called `name` with these numbers and what they depend on, see `facts`; with `translated` its
+    `direction` besides. Images that are not finite give an alarm and no numbers.
 
     Attributes:
         reference: the real images and the network.
-        samples: how many images to draw; the samples numbered 0 to this - 1 of the seed, so always the same noise.
-        seed: of the noise.
-        batch_size: images drawn at once.
+        samples: how many images to make; the samples numbered 0 to this - 1 of the seed, so always the same noise, or
+            the translations of this many images, evenly spread over their set.
+        seed: of the noise; translations have none.
+        batch_size: images made at once.
         subset_size: images of either side in one subset of the kernel distance.
         subsets: how many of these.
         name: of the entry in the summary; each such evaluator of a run has one of its own.
+        translated: the images to translate; None for samples.
 
     Raises:
-        UsageError: for too few samples or real images, see `refuse_too_few`, or settings out of range; when called, for
-            a method that makes no samples, or samples of another size than the real images.
+        UsageError: for too few samples or real images, see `refuse_too_few`, more samples than images to translate, or
+            settings out of range; when called, for a method that makes no samples (or does not translate), or images
+            of another size than the real ones.
     """
 
     reference: Reference
@@ -57,12 +86,18 @@ class Distance:
     subset_size: int = 1000
     subsets: int = 100
     name: str = "distances"
+    translated: Translated | None = None
 
     def __post_init__(self):
         if self.batch_size < 1 or not 0 <= self.seed < 2**31 or not self.name:
             raise types.UsageError(
                 f"{_HERE}: batch_size={self.batch_size}, seed={self.seed}, name={self.name!r}; batches hold at least "
                 "1 image, the seed lies in 0..2^31-1, and the entry in the summary needs a name"
+            )
+        if self.translated is not None and self.samples > self.translated.examples.examples:
+            count = self.translated.examples.examples
+            raise types.UsageError(
+                f"{_HERE}: samples={self.samples} of {count} images to translate; set samples to {count} or less"
             )
         refuse_too_few(self.samples, self.reference.kept, self.subset_size, self.subsets, _HERE)
 
@@ -73,14 +108,19 @@ class Distance:
         untrained: Callable[[], types.TrainState],
     ) -> types.Report:
         """What the class says, or an alarm alone."""
-        if "sample" not in exports:
-            raise types.UsageError(f"{_HERE}: this method makes no samples; it has {', '.join(sorted(exports))}")
+        export = "sample" if self.translated is None else f"translate_{self.translated.direction}"
+        if export not in exports:
+            lacking = "makes no samples" if self.translated is None else f"has no {export}"
+            raise types.UsageError(f"{_HERE}: this method {lacking}; it has {', '.join(sorted(exports))}")
         real, extractor = self.reference.statistics(), self.reference.extractor
+        told = facts(extractor, real, self.samples)
+        if self.translated is not None:
+            told["direction"] = self.translated.direction
         try:
             scalars = compare(
                 extractor,
                 real,
-                self._drawn(exports["sample"], state),
+                self._made(exports[export], state),
                 samples=self.samples,
                 subset_size=self.subset_size,
                 subsets=self.subsets,
@@ -88,23 +128,45 @@ class Distance:
         except _NotFiniteError as error:
             return types.Report(
                 # Else the entry of an earlier step would stand for this one.
-                summary={self.name: {**facts(extractor, real, self.samples), "not_finite": True}},
+                summary={self.name: {**told, "not_finite": True}},
                 alarms=(
                     f"{error}, so there are no distances: training has diverged. Go back to the last good checkpoint "
                     "with lower rates or a stronger gradient penalty; with bfloat16 compute, try float32.",
                 ),
             )
-        return types.Report(scalars=scalars, summary={self.name: {**facts(extractor, real, self.samples), **scalars}})
+        return types.Report(scalars=scalars, summary={self.name: {**told, **scalars}})
 
-    def _drawn(self, sample, state) -> Iterator[np.ndarray]:
-        """The samples as uint8, in batches of one size, so that one program is compiled."""
+    def _made(self, export, state) -> Iterator[np.ndarray]:
+        """The images as uint8, asked for in batches of one size, so that one program is compiled."""
+        first, noun = 0, "Samples" if self.translated is None else "Translations"
+        for inputs, preprocess in self._noise() if self.translated is None else self._images():
+            images = export(state, inputs, preprocess)[: self.samples - first]
+            if not np.isfinite(images).all():
+                raise _NotFiniteError(f"{noun} {first} to {first + len(images) - 1} hold values that are not finite")
+            yield sheet.as_bytes(images)
+            first += len(images)
+
+    def _noise(self):
         for first in range(0, self.samples, self.batch_size):
             numbers = np.arange(first, first + self.batch_size, dtype=np.int32)
-            images = sample(state, np.stack([np.full_like(numbers, self.seed), numbers], axis=1), _as_given)
-            images = images[: self.samples - first]
-            if not np.isfinite(images).all():
-                raise _NotFiniteError(f"Samples {first} to {first + len(images) - 1} hold values that are not finite")
-            yield sheet.as_bytes(images)
+            yield np.stack([np.full_like(numbers, self.seed), numbers], axis=1), _as_given
+
+    def _images(self):
+        """The images to translate, the last batch filled up."""
+        last = self.translated.examples.examples - 1
+        wanted = set(np.linspace(0, last, self.samples).round().astype(np.int64).tolist())
+        waiting, number = [], 0
+        for batch in self.translated.examples.batches():
+            for image in np.asarray(batch["image"])[np.asarray(batch["mask"], bool)]:
+                if number in wanted:
+                    waiting.append(image)
+                number += 1
+                if len(waiting) == self.batch_size:
+                    yield np.stack(waiting), self.translated.preprocess
+                    waiting = []
+        if waiting:
+            filled = waiting + waiting[:1] * (self.batch_size - len(waiting))
+            yield np.stack(filled), self.translated.preprocess
 
 
 def compare(

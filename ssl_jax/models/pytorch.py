@@ -1,5 +1,6 @@
-"""Weights in PyTorch's layout become ours: the SimSiam authors' checkpoints and torchvision's ResNets."""
+"""PyTorch's files, and weights in its layout that become ours: the SimSiam authors' and torchvision's ResNets."""
 
+import io
 import pathlib
 import pickle
 import re
@@ -45,6 +46,21 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     if all(name.startswith(WRAPPER) for name in entries):
         return {name.removeprefix(WRAPPER): value for name, value in entries.items()}
     return entries
+
+
+def as_checkpoint(state_dict: StateDict) -> bytes:
+    """The content of a PyTorch file (`.pth`) with a plain dict of float32 tensors, which `load_state_dict` takes.
+
+    Raises:
+        UsageError: where PyTorch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise types.UsageError("writing a PyTorch file needs PyTorch: pip install torch, or write .npz") from error
+    file = io.BytesIO()
+    torch.save({name: torch.from_numpy(np.array(value, np.float32)) for name, value in state_dict.items()}, file)
+    return file.getvalue()
 
 
 def from_simsiam_checkpoint(

@@ -14,7 +14,7 @@ import numpy as np
 
 from ssl_jax import log, types
 
-LOWER_IS_BETTER = frozenset({"error", "loss", "distance", "fid", "kid"})
+LOWER_IS_BETTER = frozenset({"error", "loss", "distance", "fid", "kid", "reconstruction", "identity", "checkerboard"})
 """Words (parts of a scalar's name between `/` and `_`) that make the smallest value the best one in `summary.json`."""
 
 _TOLD_BY_THE_LOOP = {"finished", "step", "seed"}

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import zipfile
 
 import numpy as np
 import PIL.Image
@@ -20,7 +21,7 @@ from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.download import checksums, extractor
 
 from ssl_jax import types
-from ssl_jax.data import catalog, folder, prepare, source, tfrecord, write
+from ssl_jax.data import catalog, folder, prepare, source, tfrecord, unpaired, write
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -221,7 +222,7 @@ def test_unusable_folders(tmp_path, photos, data_dir):
 
     refuse(r"nowhere is not a folder", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    refuse(r"empty holds no images: PNG, JPEG and WebP files are read; it is empty", tmp_path / "empty")
+    refuse(r"empty holds no images: PNG, JPEG and WebP are read; it is empty", tmp_path / "empty")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("a")
     refuse(r"texts holds no images.*it holds a.txt", tmp_path / "texts")
@@ -347,6 +348,66 @@ def test_split_folders_beside_other_folders(tmp_path, data_dir):
     assert source.open_source("vehicles", "train", str(data_dir)).class_names == ("bus", "train")
 
 
+@pytest.fixture
+def domains(tmp_path):
+    """Two domains in flat folders, spelled as people do."""
+    for folder_name, count in (("TrainA", 3), ("trainb", 2), ("testA", 1), ("TESTB", 1), ("valA", 1)):
+        for index in range(count):
+            save(tmp_path / "in" / folder_name / f"{index}.jpg", pixels(index, 6 + index, 5, 3), "JPEG")
+    return tmp_path / "in"
+
+
+def test_folders_of_two_domains(domains, data_dir):
+    made = prepare.images(str(domains), "mine", str(data_dir))
+    for split, count in (("trainA", 3), ("trainB", 2), ("testA", 1), ("testB", 1), ("valA", 1)):
+        opened = source.open_source("mine", split, str(data_dir))
+        assert (opened.examples, opened.class_names) == (count, ())
+    assert set(by_id(data_dir, "mine", "trainB")) == {"trainb/0.jpg", "trainb/1.jpg"}
+    lines = made.lines(str(data_dir))
+    assert made.notes == () and "splits:  trainA 3, trainB 2, testA 1, testB 1, valA 1" in lines
+    names = '"name_a": "mine", "split_a": "trainA", "name_b": "mine", "split_b": "trainB"'
+    assert lines[-1] == f'use:     {names}, "data_dir": "{data_dir}"'
+    pairs = unpaired.Pairs("mine", "testA", "mine", "testB", data_dir=str(data_dir), size_px=4)
+    assert pairs.examples == 1 and next(pairs.batches())["image_b"].shape == (1, 4, 4, 3)
+
+
+def test_a_grey_domain_beside_a_coloured_one_is_told(domains, data_dir, tmp_path):
+    for folder_name in ("trainb", "TESTB"):
+        for path in (domains / folder_name).iterdir():
+            save(path, pixels(0, 6, 5), "JPEG")
+    made = prepare.images(str(domains), "mine", str(data_dir))
+    why = "read with 3 channels because others of the set have colour"
+    assert made.notes == (f"only grey pictures, {why}: testB, trainB",)
+    assert source.open_source("mine", "trainB", str(data_dir)).image_shape[-1] == 3
+    for domain in "AB":
+        save(tmp_path / "grey" / f"train{domain}" / "0.png", pixels(0, 6, 5))
+    assert prepare.images(str(tmp_path / "grey"), "grey", str(data_dir)).notes == ()
+    assert source.open_source("grey", "trainA", str(data_dir)).image_shape == (6, 5, 1)
+
+
+def test_unusable_folders_of_two_domains(domains, data_dir):
+    def refuse(message):
+        expect(message, prepare.images, str(domains), "mine", str(data_dir))
+        assert not data_dir.exists()
+
+    loose = save(domains / "loose.png", pixels(0, 4, 4))
+    refuse(r"in holds folders of domains \(TESTB, TrainA, testA and 2 more\) beside loose.png: move the others away")
+    loose.unlink()
+    save(domains / "train" / "cat" / "0.png", pixels(0, 4, 4))
+    refuse(r"in holds folders of domains \(TESTB, TrainA, testA and 2 more\) beside train: move the others away")
+    shutil.rmtree(domains / "train")
+    save(domains / "traina" / "0.png", pixels(0, 4, 4))
+    refuse(r"in has several folders for split 'trainA', which differ only in case")
+    shutil.rmtree(domains / "traina")
+    for path in (domains / "trainb").iterdir():
+        path.unlink()
+    refuse(r"trainb holds no images: both domains need some; PNG, JPEG and WebP are read; it is empty")
+    (domains / "trainb").rmdir()
+    refuse(r"in holds trainA and no trainB: both domains need images to train on")
+    (domains / "TrainA").rename(domains / "trainB")
+    refuse(r"in holds trainB and no trainA: both domains need images to train on")
+
+
 def test_a_folder_that_cannot_be_read_is_named(photos, data_dir, monkeypatch):
     real = pathlib.Path.iterdir
 
@@ -428,6 +489,32 @@ def test_official_builder_from_local_archives(archives, data_dir, monkeypatch):
     shard = next(made.glob("*-test.array_record*"))
     shard.unlink()
     expect(f"shard {shard} is missing: remove {made} and prepare", official, archives, data_dir)
+
+
+def test_both_domains_of_an_official_set(tmp_path, data_dir, monkeypatch):
+    where, expected = tmp_path / "archives", {}
+    where.mkdir()
+    with zipfile.ZipFile(where / "small.zip", "w") as archive:
+        for split, count in (("trainA", 3), ("trainB", 4), ("testA", 1), ("testB", 2)):
+            files = [save(tmp_path / split / f"{i}.jpg", pixels(i, 8, 9, 3), "JPEG") for i in range(count)]
+            expected[split] = {np.asarray(PIL.Image.open(file)).tobytes() for file in files}
+            for file in files:
+                archive.write(file, f"horse2zebra/{split}/{file.name}")
+    cls = tfds.builder_cls("cycle_gan")
+    address = next(url for url in cls.url_infos if url.endswith("/horse2zebra.zip"))
+    (where / "small.zip").rename(where / cls.url_infos[address].filename)
+    found = checksums.compute_url_info(where / cls.url_infos[address].filename)
+    monkeypatch.setattr(cls, "url_infos", {address: found})
+    made = prepare.official("cycle_gan/horse2zebra", str(data_dir), str(where))
+    for split, images in expected.items():
+        opened = source.open_source("cycle_gan/horse2zebra", split, str(data_dir))
+        assert {opened[index]["image"].tobytes() for index in range(opened.examples)} == images
+        assert opened.image_shape == (None, None, 3) and opened.ids() is None and not opened.keeps_order
+        assert set(opened.labels()) == {"AB".index(split[-1])}
+    names = '"name_a": "cycle_gan/horse2zebra", "split_a": "trainA", "name_b": "cycle_gan/horse2zebra", "split_b": '
+    assert f'{names}"trainB"' in made.lines("")[-1]
+    with pytest.raises(types.UsageError, match=r"differ in number: prepare them from a folder of images"):
+        unpaired.Pairs("cycle_gan/horse2zebra", "testA", "cycle_gan/horse2zebra", "testB", 8, str(data_dir))
 
 
 def no_network(*_):

@@ -108,6 +108,15 @@ def test_describes_a_record(data_dir):
     assert described.startswith("record 3 (small-3) of data set 'small', split 'train', in ")
 
 
+def test_names_of_the_records_without_images(data_dir, monkeypatch):
+    monkeypatch.setattr(source, "_AT_ONCE", 7)
+    monkeypatch.setattr(source.transforms, "decode", None)
+    opened = source.open_source("small", "train[15:]+test[:3]", str(data_dir))
+    assert opened.ids() == [f"small-{index}" for index in (*range(15, 20), *range(3))]
+    assert source.open_source("small", "test", str(data_dir)).ids() == [f"small-{index}" for index in range(10)]
+    assert opened.keeps_order
+
+
 def test_read_all_joins_its_portions_in_order(data_dir, pixels, monkeypatch):
     monkeypatch.setattr(source, "_AT_ONCE", 7)
     everything = source.open_source("small", "train", str(data_dir)).read_all()

@@ -212,3 +212,90 @@ def test_another_method_and_another_size_are_refused(tmp_path):
         evaluator({"logits": Sampler(), "features": Sampler()}, STATE, lambda: STATE)
     with pytest.raises(types.UsageError, match="images of 5x4x1 are compared with real ones of 4x4x1"):
         report(tmp_path, Sampler(shape=(5, 4, 1)))
+
+
+class Translator:
+    """An export that remembers what it was asked for, and answers with a negative that is no whole byte."""
+
+    def __init__(self, spoiled=None):
+        self.asked, self.spoiled = [], spoiled
+
+    def __call__(self, state, images, preprocess):
+        assert state is STATE and images.dtype == np.uint8
+        self.asked.append(images)
+        made = -1.1 * preprocess(images)
+        if self.spoiled is not None:
+            made[(images == self.spoiled).all(axis=(1, 2, 3))] = np.inf
+        return made
+
+
+def centred(images):
+    return images.astype(np.float32) / 127.5 - 1
+
+
+def others(count=70):
+    return np.random.default_rng(9).integers(0, 256, (count, 4, 4, 1), dtype=np.uint8)
+
+
+def translation_report(tmp_path, translator=None, direction="ab", count=70, **more):
+    translated = distance.Translated(Shelf(others(count)), direction, centred)
+    evaluator = distance.Distance(real(tmp_path), **{**COUNTS, "batch_size": 16, "translated": translated, **more})
+    exports = {"translate_ab": translator or Translator(), "translate_ba": None, "sample": None}
+    if direction == "ba":
+        exports = {"translate_ba": translator or Translator()}
+    return evaluator(exports, STATE, lambda: STATE)
+
+
+@pytest.mark.parametrize("direction", ["ab", "ba"])
+def test_translations_are_compared_as_samples_are(tmp_path, direction):
+    translator = Translator()
+    found = translation_report(tmp_path, translator, direction)
+    assert [len(images) for images in translator.asked] == [16, 16, 16]
+    chosen = others()[np.linspace(0, 69, 40).round().astype(int)]
+    np.testing.assert_array_equal(np.concatenate(translator.asked)[:40], chosen)
+    made = np.rint((np.clip(-1.1 * centred(chosen), -1, 1) + 1) * 127.5).astype(np.uint8)
+    statistics = real(tmp_path).statistics()
+    expected = distance.compare(Eye(), statistics, [made], samples=40, subset_size=20, subsets=5)
+    assert found.scalars == pytest.approx(expected, rel=1e-9)
+    entry = found.summary["distances"]
+    assert entry.items() >= {**found.scalars, "direction": direction, "samples": 40, "real_images": 50}.items()
+    assert "direction" not in report(tmp_path).summary["distances"]
+
+
+@pytest.mark.parametrize("batch_size", [8, 40, 100])
+def test_translations_do_not_depend_on_batches_and_all_of_a_set_will_do(tmp_path, batch_size):
+    translator = Translator()
+    found = translation_report(tmp_path, translator, count=40, batch_size=batch_size)
+    np.testing.assert_array_equal(np.concatenate(translator.asked)[:40], others(40))
+    assert {len(images) for images in translator.asked} == {batch_size}
+    assert found.scalars == pytest.approx(translation_report(tmp_path, count=40).scalars, rel=1e-9)
+
+
+def test_padding_is_not_translated(tmp_path):
+    class Masked(Shelf):
+        def batches(self):
+            for images in np.split(self.images, 2):
+                ragged = np.concatenate([images[:20], np.full((3, 4, 4, 1), 7, np.uint8), images[20:]])
+                yield {"image": ragged, "mask": ~(ragged == 7).all(axis=(1, 2, 3))}
+
+    translator = Translator()
+    translated = distance.Translated(Masked(others(70)), "ab", centred)
+    evaluator = distance.Distance(real(tmp_path), **{**COUNTS, "samples": 70, "translated": translated})
+    evaluator({"translate_ab": translator}, STATE, None)
+    np.testing.assert_array_equal(np.concatenate(translator.asked)[:70], others(70))
+
+
+def test_translations_that_are_not_finite_give_an_alarm_and_no_numbers(tmp_path):
+    found = translation_report(tmp_path, Translator(spoiled=others(40)[39]), count=40)
+    assert not found.scalars and found.summary["distances"].items() >= {"not_finite": True, "direction": "ab"}.items()
+    assert found.alarms[0].startswith("Translations 32 to 39 hold values that are not finite")
+
+
+def test_what_cannot_be_translated_is_refused(tmp_path):
+    with pytest.raises(types.UsageError, match="samples=40 of 39 images to translate; set samples to 39 or less"):
+        translation_report(tmp_path, count=39)
+    with pytest.raises(types.UsageError, match="direction='aa'; it is 'ab' or 'ba'"):
+        translation_report(tmp_path, direction="aa")
+    translated = distance.Translated(Shelf(others()), "ba", centred)
+    with pytest.raises(types.UsageError, match="this method has no translate_ba; it has sample"):
+        distance.Distance(real(tmp_path), **COUNTS, translated=translated)({"sample": Sampler()}, STATE, None)
