@@ -59,18 +59,18 @@ class Linear:
 class EpochwiseLinear:
     """`start` for `hold_steps`, then a step down at the start of each epoch, equal ones that end short of zero.
 
-    In the n-th epoch of the decay the value is start * (1 - n / (decay epochs + 1)), so the last epoch still trains: of
-    100 and 100 epochs it has 0.0099 of the start. This is the reference CycleGAN's learning rate with its scheduler
+    In the n-th epoch after the hold the value is start * (1 - n / (decay epochs + 1)), so the last epoch still trains:
+    of 100 and 100 epochs it has 0.0099 of the start. This is the reference CycleGAN's learning rate with its scheduler
     called at the end of each epoch (junyanz/pytorch-CycleGAN-and-pix2pix, networks.get_scheduler, "linear").
 
     Attributes:
         start: the value to begin with.
-        hold_steps: how long it stays, whole epochs.
-        decay_steps: how long it falls, whole epochs.
+        hold_steps: how long it stays; n is a fraction where this is no whole number of epochs.
+        decay_steps: how long it falls.
         epoch_steps: one epoch.
 
     Raises:
-        UsageError: for durations that are not whole epochs, or no epoch at all.
+        UsageError: for a negative duration, or no epoch at all.
     """
 
     start: float
@@ -80,17 +80,15 @@ class EpochwiseLinear:
 
     def __post_init__(self):
         if self.epoch_steps < 1 or self.decay_steps < 0 or self.hold_steps < 0:
-            raise UsageError(f"epoch_steps={self.epoch_steps} must be at least 1, the other durations at least 0")
-        if self.hold_steps % self.epoch_steps or self.decay_steps % self.epoch_steps:
             raise UsageError(
-                f"hold_steps={self.hold_steps} and decay_steps={self.decay_steps} are no whole epochs of "
-                f"{self.epoch_steps} steps: write them as epochs"
+                f"epoch_steps={self.epoch_steps} must be at least 1, hold_steps={self.hold_steps} and "
+                f"decay_steps={self.decay_steps} at least 0"
             )
 
     def __call__(self, step: int | jax.Array) -> jax.Array:
-        number = jnp.asarray(step, jnp.int32) // self.epoch_steps + 1 - self.hold_steps // self.epoch_steps
-        epochs = self.decay_steps // self.epoch_steps
-        return self.start * (1.0 - jnp.clip(number, 0, epochs).astype(jnp.float32) / (epochs + 1))
+        number = jnp.asarray(step, jnp.int32) // self.epoch_steps + 1 - self.hold_steps / self.epoch_steps
+        epochs = self.decay_steps / self.epoch_steps
+        return self.start * (1.0 - jnp.clip(number, 0.0, epochs) / (epochs + 1.0))
 
 
 def at(value: float | Schedule, step: int | jax.Array) -> jax.Array:

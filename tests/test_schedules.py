@@ -69,3 +69,16 @@ def test_equal_schedules_are_one_key():
     # What is compiled for a method is kept under its values.
     assert hash(schedules.Cosine(1.0, 0.0, 5)) == hash(schedules.Cosine(1.0, 0.0, 5))
     assert schedules.Linear(1.0, 0.0, 5) == schedules.Linear(1.0, 0.0, 5, 0) != schedules.Linear(1.0, 0.0, 6)
+
+
+def test_epochwise_linear_is_the_references_and_ends_short_of_zero():
+    """networks.get_scheduler's lambda_rule with epoch_count 1, its scheduler stepping at the end of each epoch."""
+    schedule = schedules.EpochwiseLinear(2e-4, hold_steps=100 * 7, decay_steps=100 * 7, epoch_steps=7)
+    for epoch in range(1, 201):
+        rule = 1.0 - max(0, epoch - 100) / float(100 + 1)
+        for step in (7 * (epoch - 1), 7 * epoch - 1):
+            assert float(schedule(step)) == pytest.approx(2e-4 * rule, rel=1e-5)
+    assert float(schedule(7 * 200 - 1)) == pytest.approx(2e-4 / 101, rel=1e-4)
+    assert float(schedules.EpochwiseLinear(1.0, 5, 0, 10)(100)) == 1.0
+    with pytest.raises(UsageError, match="epoch_steps=0 must be at least 1"):
+        schedules.EpochwiseLinear(1.0, 5, 5, 0)
