@@ -10,7 +10,8 @@ on one GPU of the paper's time, and nothing for a CPU. FID on the 120 test horse
 measured it (mmgeneration, configs/cyclegan): 62.1 with the authors' weights, 64.5 retrained; 138.6 and 141.2 from zebra
 to horse. It has not been trained at length here; what was measured is in experiments/RESULTS.md.
 
-`:no_identity` is the published variant without the identity loss: there 77.2 and 74.8, 137.1 and 134.4.
+`:no_identity` is the published variant without the identity loss: there 77.2 and 74.8, 137.1 and 134.4. `:unet` has the
+paper's other generators.
 """
 
 from ml_collections import ConfigDict
@@ -18,8 +19,8 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config(form="plain"):
-    if form not in ("plain", "no_identity"):
-        raise ValueError(f"cyclegan_horse2zebra.py:{form}: write :no_identity, or nothing")
+    if form not in ("plain", "no_identity", "unet"):
+        raise ValueError(f"cyclegan_horse2zebra.py:{form}: write :no_identity, :unet, or nothing")
     config = ConfigDict()
     config.seed = 0
     config.duration = "200 epochs"
@@ -70,11 +71,18 @@ def get_config(form="plain"):
         "loss": "least_squares",
         "cycle_a": 10.0,
         "cycle_b": 10.0,
-        "identity": 0.5 if form == "plain" else 0.0,
+        "identity": 0.0 if form == "no_identity" else 0.5,
         "pool": {"type": "image_pool.ImagePool", "size": 50, "pools": 1},
         "channels_a": 3,
         "channels_b": 3,
     }
+    if form == "unet":
+        config.method.generator = {
+            "type": "models.cyclegan.UNetGenerator",
+            "width": 64,
+            "halvings": 8,
+            "dtype": "float32",
+        }
     test = {
         "type": "data.unpaired.Test",
         "size_px": config.preprocess.a.crop.get_ref("size_px"),

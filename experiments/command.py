@@ -101,7 +101,8 @@ def _without_traceback(error: BaseException) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if "Traceback" in text:
         return text.strip().splitlines()[-1].strip()
-    if isinstance(error, KeyError) or 'Did you mean "' in text:
+    bare_key = re.fullmatch(r"[\\'\"]+\w+[\\'\"]+", text.strip())
+    if isinstance(error, KeyError) or bare_key or 'Did you mean "' in text:
         key, _, advice = re.sub(r"\\n", " ", re.sub(r"\\?['\"]", "", text)).strip().replace("\n", " ").partition(" ")
         words = [word.partition("=")[0] for word in sys.argv if re.search(rf"\.{re.escape(key)}\b", word)]
         place = words[0] if words else key

@@ -9,7 +9,8 @@ with --cycle the way back) and translated.json; --cycle also writes the way back
 is broken or too small is named and the rest go on.
 
 A call that was cut short goes on where it stopped: what is translated by the same network with the same settings is
-left as it is, unless its picture is newer. --out with translations of another network is refused without --overwrite.
+left as it is, unless its picture has changed. --out with translations of another network is refused without
+--overwrite.
 
 Pictures of more than 1 Mpx are computed in tiles, exactly: each tile sees what lies around it, and the norms take the
 whole picture's statistics. --tile_px sets the rows of a tile for all; fewer take less memory and more time.
@@ -26,7 +27,7 @@ from absl import flags
 
 from experiments import command, output
 from ssl_jax import log, sheet, translator
-from ssl_jax.data import folder, pictures, transforms
+from ssl_jax.data import folder, pictures
 from ssl_jax.types import RunError, UsageError
 
 RUN = flags.DEFINE_string("run", "", "The run folder of a CycleGAN.")
@@ -67,17 +68,20 @@ def main(arguments):
     rows = _rows(out, list(files))
     facts = _facts(forth) | settings
     planned = sorted({SIDE_BY_SIDE, *out.earlier, *_files(rows)})
+    there = {name for name, path in files.items() if _is_there(out, rows[name], path)}
+    rows |= {name: rows[name] | {"modified_ns": _modified_ns(path)} for name, path in files.items()}
     out.begin(planned, facts | {"pictures": list(rows.values()), "left_out": []})
 
     print(forth.describe() + (f"; back: {back.describe()}" if back else ""))
-    there = {name for name, path in files.items() if _is_there(out, rows[name], path)}
     waiting = [path for name, path in files.items() if name not in there]
     left_out = _translated(out, rows, forth, back, root, waiting)
     rows = {name: row for name, row in rows.items() if (out.folder / row["translated"]).exists()}
     done = [name for name in files if name in rows and name not in left_out]
     if not done:
         raise RunError(f"none of the {len(files)} pictures in {root} could be translated")
-    out.write(SIDE_BY_SIDE, output.picture(_side_by_side(out, rows, root, [files[name] for name in done[:_SHOWN]])))
+    shown = _side_by_side(out, rows, root, [files[name] for name in done[:_SHOWN]])
+    if shown is not None:
+        out.write(SIDE_BY_SIDE, output.picture(shown))
     written = [file for file in planned if (out.folder / file).exists()]
     out.finish(written, facts | {"pictures": list(rows.values()), "left_out": left_out})
     parts = [f"{len(done) - len(there)} pictures translated"]
@@ -107,6 +111,10 @@ def _check_flags():
         raise UsageError(
             f"--out={OUT.value} lies in --input={INPUT.value}: the next call would translate translations; give a "
             "folder elsewhere"
+        )
+    if root.is_relative_to(out):
+        raise UsageError(
+            f"--input={INPUT.value} lies in --out={OUT.value}, where files are replaced: give --out a folder elsewhere"
         )
 
 
@@ -186,11 +194,18 @@ def _is_there(out, row, path):
     wanted = [
         out.folder / row[part] for part in ("translated", "back") if part in row and (part != "back" or CYCLE.value)
     ]
+    modified_ns = _modified_ns(path)
+    # Both, because a picture may be replaced by one that is older, and a call be cut short after its record.
+    same = modified_ns is not None and row.get("modified_ns") == modified_ns
+    return same and all(file.exists() and file.stat().st_mtime_ns >= modified_ns for file in wanted)
+
+
+def _modified_ns(path):
+    """When a picture was changed, None where that cannot be told; reading it will then say why."""
     try:
-        changed = path.stat().st_mtime
+        return path.stat().st_mtime_ns
     except OSError:
-        return False  # reading it will say why
-    return all(file.exists() and file.stat().st_mtime >= changed for file in wanted)
+        return None
 
 
 def _translated(out, rows, forth, back, root, paths):
@@ -245,9 +260,12 @@ def _side_by_side(out, rows, root, paths):
     parts = ("translated", "back") if CYCLE.value else ("translated",)
     cells = []
     for name, picture in pictures.read(paths, root, 3):
-        cells.append(_framed(picture))
-        cells += [_framed(transforms.decode((out.folder / rows[name][part]).read_bytes(), 3)) for part in parts]
-    return sheet.grid(np.stack(cells), columns=1 + len(parts))
+        files = [out.folder / rows[name][part] for part in parts]
+        images = [picture, *(made for _, made in pictures.read(files, out.folder, 3))]
+        # What was there already is read here for the first time, and may have been spoilt.
+        if not any(isinstance(image, str) for image in images):
+            cells += [_framed(image) for image in images]
+    return sheet.grid(np.stack(cells), columns=1 + len(parts)) if cells else None
 
 
 def _framed(picture):

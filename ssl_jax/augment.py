@@ -1,8 +1,9 @@
 """Random views of images: batched, keyed and pure, so they run inside the compiled step.
 
 An operation is a frozen dataclass, called as `op(images, key)` on float32 [b, h, w, c] in [0, 1]. Every image has its
-own draws, which depend on the key and its place in the batch alone, however the batch is sharded.
-evaluation sees. The arithmetic is float32 whatever the networks compute in.
+own draws, which depend on the key and its place in the batch alone, however the batch is sharded. `View` strings
+operations together in the published order, `TwoViews` makes the two a contrast needs, `Plain` is what evaluation sees.
+The arithmetic is float32 whatever the networks compute in.
 """
 
 import dataclasses

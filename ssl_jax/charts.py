@@ -32,6 +32,10 @@ svg text { font-family: inherit !important; }
 """What a page's style sheet must say for the figures: the page's colours, light or dark, and their frames."""
 
 _NOTES = (
+    (r"^train/cycle", "How far images are from their way there and back, over values in [-1, 1]."),
+    (r"^train/identity", "How much a generator changes images of the domain that it makes, over values in [-1, 1]."),
+    (r"^train/.*logit", "What the discriminator thinks of real images and of those made: the higher, the more real."),
+    (r"^eval/.*margin", "How many standard deviations real images and those made lie apart for the discriminator."),
     (r"^train/.*loss", "What training makes small, averaged over the steps since the point before."),
     (r"^train/learning_rate", "The size of an update, as the schedule sets it."),
     (r"^train/accuracy", "The share of training images, as augmented, that were classified rightly while training."),
@@ -50,7 +54,7 @@ _NOTES = (
     (r"^eval/.*identity", "How much a generator changes images of the domain that it makes; 0 leaves them alone."),
     (r"^eval/.*correlation", "Whether light stays light: 1 where it does, -1 where it becomes dark."),
     (r"^eval/.*checkerboard", "A pattern of two pixels, over what real images have of it: about 1 is healthy."),
-    (r"^eval/.*separability", "How often the discriminator ranks real above made: 0.5 is a draw, at 1 it has won."),
+    (r"^eval/.*separability", "How often the discriminator ranks a real image above one that was made: 0.5 is a draw."),
     (r"^eval/.*diversity", "How far apart pictures made are, over real ones; near 0 all of them are one."),
     (r"rank", "How many directions the features really use; a fall to a few is a (partial) collapse."),
 )

@@ -20,7 +20,8 @@ class Contents:
     """What pools hold.
 
     Attributes:
-        images: float [pools, size, h, w, c]; zeros where nothing was kept yet.
+        images: float [pools, size, h, w, c]; zeros where nothing was kept yet. Of size 0 one place that stays empty,
+            because a checkpoint holds no empty arrays.
         filled: int32 [pools], how many there are.
     """
 
@@ -34,8 +35,8 @@ class ImagePool:
 
     Attributes:
         size: images in a pool, 50 in the paper; 0 hands every image on.
-        pools: each serves its own part of every batch, contiguous rows. With as many as devices an image need not
-            cross from one to another; the number belongs to the experiment, since another one draws otherwise.
+        pools: each serves its own part of every batch, contiguous rows, as one process of several each with its own
+            pool would. The number belongs to the experiment: another one hands on other images.
 
     Raises:
         UsageError: for a negative size, or no pool.
@@ -55,8 +56,11 @@ class ImagePool:
             UsageError: for a batch that the pools do not divide.
         """
         if images.shape[0] % self.pools:
-            raise UsageError(f"a batch of {images.shape[0]} images is not divided by pools={self.pools}")
-        kept = jnp.zeros((self.pools, self.size, *images.shape[1:]), images.dtype)
+            raise UsageError(
+                f"a batch of {images.shape[0]} images is not divided by pools={self.pools}: change the batch_size, or "
+                "the pools of config.method.pool"
+            )
+        kept = jnp.zeros((self.pools, max(self.size, 1), *images.shape[1:]), images.dtype)
         return Contents(images=kept, filled=jnp.zeros(self.pools, jnp.int32))
 
     def exchange(self, contents: Contents, images: jax.Array, key: jax.Array) -> tuple[Contents, jax.Array]:

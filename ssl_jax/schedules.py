@@ -65,9 +65,9 @@ class EpochwiseLinear:
 
     Attributes:
         start: the value to begin with.
-        hold_steps: how long it stays; n is a fraction where this is no whole number of epochs.
-        decay_steps: how long it falls.
-        epoch_steps: one epoch.
+        hold_steps: how long it stays.
+        decay_steps: how long it falls; where that is no whole number of epochs the last fall is smaller.
+        epoch_steps: one epoch, counted from the end of the hold.
 
     Raises:
         UsageError: for a negative duration, or no epoch at all.
@@ -86,7 +86,7 @@ class EpochwiseLinear:
             )
 
     def __call__(self, step: int | jax.Array) -> jax.Array:
-        number = jnp.asarray(step, jnp.int32) // self.epoch_steps + 1 - self.hold_steps / self.epoch_steps
+        number = (jnp.asarray(step, jnp.int32) - self.hold_steps) // self.epoch_steps + 1
         epochs = self.decay_steps / self.epoch_steps
         return self.start * (1.0 - jnp.clip(number, 0.0, epochs) / (epochs + 1.0))
 

@@ -131,14 +131,23 @@ class Translator:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            way_out = f"give --tile_px={tile_px // 2}" if tile_px else "leave --whole out or give --tile_px=64"
-            raise RunError(f"a picture of {height}x{width} px does not fit the device's memory: {way_out}") from error
+            raise RunError(
+                f"a picture of {height}x{width} px does not fit the device's memory: {self._smaller(tile_px)}"
+            ) from error
         if not np.isfinite(made).all():
             raise RunError(
                 f"{self.describe()} makes values that are not finite: its training has diverged; take an earlier "
                 "checkpoint"
             )
         return made[:height, :width]
+
+    def _smaller(self, tile_px: int) -> str:
+        """What to try where memory does not do with tiles of so many rows, 0 for none."""
+        if not isinstance(self.network, cyclegan.ResNetGenerator):
+            return "make it smaller with --size_px"
+        least, tile_px = tiles.least_px(self.network), (tile_px or 256) // 2
+        smaller = max(least, tile_px // self.multiple_px * self.multiple_px)
+        return f"give --tile_px={smaller}" if smaller > least else "make it smaller with --size_px"
 
     @property
     def _no_tiles(self) -> str:
@@ -149,8 +158,8 @@ def load(folder: pathlib.Path, direction: Direction, *, which: Literal["last", "
     """One direction of a run of `methods.cyclegan`, the averaged generator where there is one.
 
     Raises:
-        UsageError: for a folder that is no run or a run of another method, another direction, and "best" where nothing
-            was compared.
+        UsageError: for a folder that is no run or a run of another method, another direction, channels that no picture
+            has, images that were not in [-1, 1], and "best" where nothing was compared.
         RunError: for damaged checkpoints.
     """
     if direction not in get_args(Direction):
@@ -162,19 +171,22 @@ def load(folder: pathlib.Path, direction: Direction, *, which: Literal["last", "
             f"{folder} is no CycleGAN's run ({kind}): give the --workdir of an experiments.train run of a cyclegan "
             "config"
         )
+    _check_colours(config["preprocess"], folder)
     method = build.section(config["method"], "config.method", build.clock_of(folder))
     name = f"generator_{direction}" + ("" if method.average is None else "_average")
     params, _, step = checkpoint.restore_networks(folder, (name,), which=which)
     channels = {"a": method.channels_a, "b": method.channels_b}
-    return Translator(
-        origin=str(folder),
-        which=which,
-        step=step,
-        name=name,
-        channels=channels[direction[0]],
-        made_channels=channels[direction[1]],
-        network=method.network(direction),
-        params=jax.tree.map(jnp.asarray, params[name]),
+    return _for_pictures(
+        Translator(
+            origin=str(folder),
+            which=which,
+            step=step,
+            name=name,
+            channels=channels[direction[0]],
+            made_channels=channels[direction[1]],
+            network=method.network(direction),
+            params=jax.tree.map(jnp.asarray, params[name]),
+        )
     )
 
 
@@ -184,19 +196,42 @@ def from_file(path: pathlib.Path) -> Translator:
     A file holds one direction, and which it is only its name tells.
 
     Raises:
-        UsageError: for a file that is missing, unreadable or holds another network.
+        UsageError: for a file that is missing, unreadable or holds another network, or channels that no picture has.
     """
     network, params = cyclegan_weights.from_reference(pytorch.read_checkpoint(path), where=str(path))
-    return Translator(
-        origin=str(path),
-        which="file",
-        step=0,
-        name="generator",
-        channels=params["stem"]["kernel"].shape[2],
-        made_channels=network.image_channels,
-        network=network,
-        params=jax.tree.map(jnp.asarray, params),
+    return _for_pictures(
+        Translator(
+            origin=str(path),
+            which="file",
+            step=0,
+            name="generator",
+            channels=params["stem"]["kernel"].shape[2],
+            made_channels=network.image_channels,
+            network=network,
+            params=jax.tree.map(jnp.asarray, params),
+        )
     )
+
+
+def _for_pictures(translator: Translator) -> Translator:
+    for channels in (translator.channels, translator.made_channels):
+        if channels not in (1, 3):
+            raise UsageError(
+                f"{translator.describe()} translates between {translator.channels} and {translator.made_channels} "
+                "channels, and picture files hold 1 or 3: use its export translate_ab or translate_ba in Python"
+            )
+    return translator
+
+
+def _check_colours(preprocess: dict[str, Any], folder: pathlib.Path) -> None:
+    """Refuses a run whose images were not in [-1, 1], as pictures are here."""
+    for view in (preprocess.get("a"), preprocess.get("b")):
+        for name in ("mean", "deviation"):
+            if view and any(value != 0.5 for value in view.get(name, (0.5,))):
+                raise UsageError(
+                    f"{folder} was trained on images with {name} {view[name]}, and pictures are translated as values "
+                    "in [-1, 1]: train with mean and deviation 0.5, which tanh asks for anyway"
+                )
 
 
 @functools.partial(jax.jit, static_argnums=0)

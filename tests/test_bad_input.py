@@ -4,11 +4,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
+import PIL.Image
 import pytest
 
-from tests import runs
+from tests import gan_runs, runs, translator_runs
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +132,110 @@ def test_full_disk(setting, tmp_path):
         assert "disk is full" in line and str(small) in line
     finally:
         subprocess.run(["umount", "-l", small], check=True)
+
+
+def refused(setting, script, *words, new):
+    """Calls a script, expects exit code 2 and one line, and that `new` is not there; the line."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"experiments.{script}", *words],
+        env=setting[2],
+        cwd=runs.REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and not new.exists(), done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "says"),
+    [
+        (
+            "cyclegan_digits.py",
+            ("--config.method.channels_b=1",),
+            "the images of B have 3 channel(s) and channels_b=1: set it as the data are",
+        ),
+        (
+            "cyclegan_digits.py:identity",
+            ("--config.method.channels_b=1",),
+            "config.method: identity=0.5, but A has 3 channel(s) and B 1",
+        ),
+        (
+            "cyclegan_horse2zebra_64.py",
+            ("--config.data.load_px=16", "--config.preprocess.a.crop.size_px=32"),
+            "augment.Window: images of 16x16 px are smaller than size_px=32; load them larger, or lower size_px",
+        ),
+        ("cyclegan_digits.py", ("--config.data.split_b=trainB[:0]",), "trainB[:0]"),
+        ("cyclegan_digits.py", ("--config.data.split_b=train",), "trainA (700 images), trainB (700 images)"),
+        ("cyclegan_digits.py:judged", (), "runs/classify_digits_a"),
+    ],
+)
+def test_domains_that_do_not_fit(setting, tmp_path, config, overrides, says):
+    names = [f"--config.data.name_{domain}=digit_domains" for domain in "ab"]
+    data = [*names, f"--config.data.data_dir={setting[0] / 'data'}", *overrides]
+    words = [f"--config={runs.REPOSITORY / 'configs' / config}", f"--workdir={tmp_path / 'new'}", *data]
+    assert says in refused(setting, "train", *words, new=tmp_path / "new")
+
+
+def test_a_domain_without_pictures(setting, tmp_path):
+    for name in ("trainA", "trainB", "testA", "testB"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        if name != "trainB":
+            PIL.Image.new("RGB", (8, 8)).save(tmp_path / "in" / name / "1.png")
+    words = [f"--images={tmp_path / 'in'}", "--name=mine", f"--data_dir={tmp_path / 'new'}"]
+    line = refused(setting, "prepare", *words, new=tmp_path / "new")
+    assert "trainB holds no images: both domains need some" in line
+
+
+@pytest.fixture(scope="module")
+def translators(tmp_path_factory):
+    """Runs "colour" and "grey" of CycleGAN, and three pictures in "input"."""
+    folder = tmp_path_factory.mktemp("translators")
+    translator_runs.write_both(folder)
+    (folder / "input").mkdir()
+    draw = np.random.default_rng(0)
+    for number in range(3):
+        PIL.Image.fromarray(draw.integers(0, 256, (16, 20, 3), np.uint8)).save(folder / "input" / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("run", "words", "says"),
+    [
+        ("colour", ("--direction=xy",), "--direction"),
+        ("colour", ("--direction=ab", "--tile_px=4"), "a tile of 4 rows is smaller than the 12"),
+        ("good", ("--direction=ab",), "is no CycleGAN's run (methods.simsiam.SimSiam)"),
+    ],
+)
+def test_what_cannot_translate(setting, translators, tmp_path, run, words, says):
+    folder = setting[0] if run == "good" else translators
+    words = [f"--run={folder / run}", f"--input={translators / 'input'}", f"--out={tmp_path / 'new'}", *words]
+    assert says in refused(setting, "translate", *words, new=tmp_path / "new")
+
+
+def test_a_translated_file_is_never_lost(translators, tmp_path):
+    inputs, out = tmp_path / "input", tmp_path / "out"
+    shutil.copytree(translators / "input", inputs)
+    words = [f"--run={translators / 'colour'}", "--direction=ab", f"--input={inputs}", f"--out={out}"]
+
+    def there():
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file()}
+
+    (first,) = gan_runs.calls("translate", words)
+    before = there()
+    assert "3 pictures translated" in first["printed"] and len(before) == 5
+    for name in ("new.png", "newer.png"):
+        PIL.Image.new("RGB", (20, 16), (200, 30, 90)).save(inputs / name)
+    (inputs / "0.png").unlink()
+    (more,) = gan_runs.calls("translate", words)
+    after = there()
+    assert "2 pictures translated, 2 were there already" in more["printed"]
+    assert after.keys() - before.keys() == {out / "new.png", out / "newer.png"}
+    for number in range(3):
+        assert after[out / f"{number}.png"] == before[out / f"{number}.png"]
+    others = ([f"--run={translators / 'grey'}", *words[1:]], [words[0], "--direction=ba", *words[2:]])
+    for other in gan_runs.calls("translate", *others):
+        assert "holds translations with another network: give another --out" in other["error"]
+    assert there() == after

@@ -23,16 +23,20 @@ NAMES += [f"finetune_{data}:{form}" for data in ("digits", "tiny11", "photos") f
 NAMES += ["probe_digits:fast", "probe_tiny11:fast", "probe_cifar10:fast", "probe_cifar10:lars"]
 NAMES += ["probe_imagenet:paper", "probe_imagenet:sgd"]
 NAMES += ["gan_gaussians:ring", "gan_digits:judged", "gan_fashion_mnist:judged"]
+NAMES += ["cyclegan_digits:identity", "cyclegan_digits:judged", "cyclegan_horse2zebra:no_identity"]
+NAMES += ["cyclegan_horse2zebra_64:judged", "cyclegan_photos:paired", "classify_digit_domains:b"]
 FAMILY = {name: name.partition("_")[0] for name in NAMES}
 PRETRAINING = [name for name in NAMES if FAMILY[name] == "simsiam"]
 DOWNSTREAM = [name for name in NAMES if FAMILY[name] in ("probe", "finetune", "pseudo")]
 CLASSIFIERS = DOWNSTREAM + [name for name in NAMES if FAMILY[name] == "classify"]
 GANS = [name for name in NAMES if FAMILY[name] == "gan"]
 IMAGE_GANS = [name for name in GANS if not name.startswith("gan_gaussians")]
+CYCLEGANS = [name for name in NAMES if FAMILY[name] == "cyclegan"]
 SCRIPTS = {"probe": "linear_probe", "finetune": "finetune", "pseudo": "pseudo_label"}
-SCRIPTS |= {"simsiam": "train", "classify": "train", "gan": "train"}
+SCRIPTS |= {"simsiam": "train", "classify": "train", "gan": "train", "cyclegan": "train"}
 ENCODER = {"type": "models.convnet.ConvNet", "channels": (4, 4, 4, 4, 4, 4), "strides": (1, 2, 1, 1, 1, 1)}
 SIZES = {"cifar10": (32, 32, 3), "digits": (8, 8, 1), "fashion_mnist": (28, 28, 1), "tiny11": (64, 64, 3)}
+SIZES |= {"digit_domains": (16, 16, 3)}
 CLOCK = build.Clock(examples=50_000, batch_size=500, total_steps=1000)
 
 
@@ -82,17 +86,22 @@ def sections(value):
 
 
 def images(config):
-    """What a config's feed gives: crops made on the host, or the set's own images."""
+    """What a config's feed gives: crops made on the host, squares of two domains, or the set's own images."""
     if "crop" in config["data"]:
         side = config["data"]["crop"]["size_px"]
         views = config["data"]["crop"].get("views", 2)
         return {f"image_{view + 1}": (side, side, 3) for view in range(views)}
+    if "name_a" in config["data"]:
+        side = config["data"].get("load_px")
+        sizes = {domain: (side, side, 3) if side else SIZES[config["data"][f"name_{domain}"]] for domain in "ab"}
+        return {f"image_{domain}": size for domain, size in sizes.items()}
     return {"image": SIZES[config["data"]["name"]]}
 
 
 def view_shape(config):
     given = next(iter(images(config).values()))
-    crop = config["preprocess"]["first" if "first" in config["preprocess"] else "view"].get("crop")
+    section = next(config["preprocess"][name] for name in ("first", "view", "a") if name in config["preprocess"])
+    crop = section.get("crop")
     return (crop["size_px"], crop["size_px"], given[-1]) if crop and "size_px" in crop else given
 
 
@@ -110,7 +119,7 @@ def test_a_docstring_says_how_to_run_it_and_what_to_expect(name):
     text = module(name).__doc__
     script, file = SCRIPTS[name.partition("_")[0]], name.partition(":")[0]
     run = "" if script == "train" else r"--run=runs/\w+ "
-    assert re.search(rf"python -m experiments\.{script} {run}--config=configs/{file}\.py --workdir=runs/", text)
+    assert re.search(rf"python -m experiments\.{script} {run}--config=configs/{file}\.py(:\w+)? --workdir=runs/", text)
     assert name.partition(":")[1] + name.partition(":")[2] in text
     assert re.search(r"RESULTS\.md|reach(es)? \d+\.\d|reports\s+\d+\.\d|[Ee]xpect", text)
 
@@ -124,7 +133,7 @@ def test_every_section_fits_its_signature(name):
     build.check(loop.fit, config, given=given)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in GANS or name in IMAGE_GANS])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in GANS + CYCLEGANS or name in IMAGE_GANS])
 def test_one_key_says_one_thing(name):
     config = config_of(name)
     config.data.batch_size = 64
@@ -136,7 +145,41 @@ def test_one_key_says_one_thing(name):
     assert {section["name"] for section in read} == {plain["data"]["name"]}
 
 
-@pytest.mark.parametrize("name", PRETRAINING + IMAGE_GANS)
+@pytest.mark.parametrize("name", CYCLEGANS)
+def test_one_key_says_one_thing_of_either_domain(name):
+    config = config_of(name)
+    config.data.data_dir, config.data.name_a, config.data.name_b = "elsewhere", "first", "second"
+    if "crop" in config.preprocess.a:
+        config.preprocess.a.crop.size_px = 60
+    plain = config.to_dict()
+    read = [section for section in sections(plain["evaluators"]) if section["type"].startswith("data.")]
+    assert len(read) > 1 and {section["data_dir"] for section in [*read, plain["data"]]} == {"elsewhere"}
+    # Test images are loaded as large as a crop is, and are not cropped.
+    assert {section.get("size_px") for section in read} == {60 if "crop" in plain["preprocess"]["a"] else None}
+    assert len({section["type"] for section in read}) == 1 + any("name_a" in section for section in read)
+    named = {(section["split"], section["name"]) for section in read if "name" in section}
+    assert named == {("testA", "first"), ("testB", "second")}
+    for section in [section for section in read if "name_a" in section]:
+        domains = [(section[f"split_{domain}"], section[f"name_{domain}"]) for domain in "ab"]
+        assert domains == [("testA", "first"), ("testB", "second")]
+
+
+@pytest.mark.parametrize("name", [name for name in CYCLEGANS if "judged" in name])
+def test_translations_are_judged_by_what_knows_their_target(name):
+    evaluators = config_of(name).evaluators.to_dict()
+    readers = {f"reader_{domain}": f"runs/classify_digits_{domain}" for domain in "ab" if "counterpart" in evaluators}
+    found = evaluators.get("counterpart", {"run": {}})["run"]
+    assert {reader: found[reader]["origin"] for reader in readers} == readers
+    distances = {key: item["run"] for key, item in evaluators.items() if key.startswith("distance")}
+    assert bool(readers) != bool(distances)
+    for key, run in distances.items():
+        one, other = run["translated"]["direction"]
+        assert key == f"distance_{one}{other}" and run["name"] == f"distances_{one}{other}"
+        assert run["translated"]["examples"]["split"] == f"test{one.upper()}"
+        assert run["reference"]["examples"]["split"] == f"test{other.upper()}"
+
+
+@pytest.mark.parametrize("name", PRETRAINING + IMAGE_GANS + CYCLEGANS)
 def test_the_evaluation_sees_colours_as_training_does(name):
     plain = config_of(name).to_dict()
     seen = [section for section in sections(plain) if section["type"] in ("augment.View", "augment.Plain")]
@@ -234,7 +277,39 @@ def test_a_contest_evaluates_by_shape(name):
     assert (made.shape, made.dtype) == ((4, *batch["image"].shape[1:]), jnp.dtype("float32"))
 
 
-@pytest.mark.parametrize("name", GANS)
+# Forms that are judged by more change neither networks nor data.
+@pytest.mark.parametrize("name", [name for name in CYCLEGANS if name.partition(":")[2] not in ("judged", "paired")])
+def test_a_translator_evaluates_by_shape(name):
+    config = build.normalised(config_of(name).to_dict())
+    size = config["data"]["batch_size"]
+    feed = {key: jax.ShapeDtypeStruct((size, *shape), jnp.uint8) for key, shape in images(config).items()}
+    clock = dataclasses.replace(CLOCK, batch_size=size)
+    clock = dataclasses.replace(clock, total_steps=clock.steps(config["duration"], "config.duration"))
+    method = build.section(config["method"], "config.method", clock)
+    preprocess = build.section(config["preprocess"], "config.preprocess", clock)
+    key = jax.eval_shape(jax.random.key, 0)
+    batch = jax.eval_shape(preprocess, feed, key)
+    seen = ((size, *view_shape(config)), jnp.dtype("float32"))
+    assert {name: (images.shape, images.dtype) for name, images in batch.items()} == dict.fromkeys(feed, seen)
+    state = jax.eval_shape(functools.partial(method.init, spec=batch), key)
+    networks = {"generator_ab", "generator_ba", "discriminator_a", "discriminator_b"}
+    averages = {"generator_ab_average", "generator_ba_average"} if "average" in config["method"] else set()
+    assert set(state.params) == networks | averages
+    assert state.memory["pool_a"].images.shape == (1, 50, *view_shape(config))
+    after, metrics = jax.eval_shape(method.step, state, batch, key)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert {(m.shape, m.dtype) for m in metrics.values()} == {((), jnp.dtype("float32"))}
+    assert {"cycle_a", "generator_loss_ab", "discriminator_loss_b"} <= set(metrics)
+    assert ("identity_a" in metrics) == (config["method"]["identity"] > 0)
+    plain = build.section(config["evaluators"]["translation"]["run"]["preprocess"], "config.plain")
+    evaluated = jax.eval_shape(plain, jax.ShapeDtypeStruct((4, *view_shape(config)), jnp.uint8))
+    for export, ask in method.exports.items():
+        answer = jax.eval_shape(ask, state, evaluated)
+        expected = (4,) if export.startswith("discriminate") else (4, *view_shape(config))
+        assert (answer.shape, answer.dtype) == (expected, jnp.dtype("float32")), export
+
+
+@pytest.mark.parametrize("name", GANS + CYCLEGANS)
 def test_schedules_go_by_training_steps(name):
     """An optimiser that is called several times a step must be told so."""
     method = config_of(name).to_dict()["method"]

@@ -154,6 +154,14 @@ ROOMS = {
         tuple(f"ssl_jax.{room}" for room in ("types", "mesh", "checkpoint", "pretrained", "trainer", "build", "sheet")),
         ("jax", "numpy"),
     ),
+    "ssl_jax.tiles": (("ssl_jax.types", "ssl_jax.models.cyclegan", "ssl_jax.models.layers"), ("jax", "numpy")),
+    "ssl_jax.translator": (
+        (
+            *(f"ssl_jax.{room}" for room in ("types", "build", "checkpoint", "fingerprint", "pretrained", "tiles")),
+            *(f"ssl_jax.models.{room}" for room in ("cyclegan", "cyclegan_weights", "pytorch")),
+        ),
+        ("jax", "numpy", "flax"),
+    ),
     "ssl_jax.restore": (("ssl_jax.types", "ssl_jax.image_ops"), ("jax", "numpy", "optax")),
     "ssl_jax.self_training": (
         (
@@ -180,6 +188,14 @@ ROOMS = {
     "experiments.reference_weights": (
         ("experiments.command", "experiments.output", "ssl_jax.types", "ssl_jax.reference_weights"),
         ("absl",),
+    ),
+    "experiments.translate": (
+        (
+            *(f"experiments.{room}" for room in ("command", "output")),
+            *(f"ssl_jax.{room}" for room in ("types", "log", "sheet", "translator")),
+            *(f"ssl_jax.data.{room}" for room in ("folder", "pictures", "transforms")),
+        ),
+        ("absl", "numpy", "PIL", "tqdm"),
     ),
     "experiments.output": (("ssl_jax.types", "ssl_jax.log"), ("numpy", "PIL")),
     "experiments.sample": (

@@ -80,5 +80,8 @@ def test_epochwise_linear_is_the_references_and_ends_short_of_zero():
             assert float(schedule(step)) == pytest.approx(2e-4 * rule, rel=1e-5)
     assert float(schedule(7 * 200 - 1)) == pytest.approx(2e-4 / 101, rel=1e-4)
     assert float(schedules.EpochwiseLinear(1.0, 5, 0, 10)(100)) == 1.0
+    uneven = schedules.EpochwiseLinear(1.0, 15, 15, 10)
+    values = [float(uneven(step)) for step in (0, 14, 15, 24, 25, 29)]
+    assert values == pytest.approx([1, 1, 1 - 1 / 2.5, 1 - 1 / 2.5, 1 - 1.5 / 2.5, 1 - 1.5 / 2.5])
     with pytest.raises(UsageError, match="epoch_steps=0 must be at least 1"):
         schedules.EpochwiseLinear(1.0, 5, 5, 0)

@@ -106,12 +106,14 @@ def training(
         channels_a, channels_b: the channels that the images must have; None takes any.
 
     Raises:
-        UsageError: for a set, split or batch that does not exist, images of varying size without `load_px`, or of
-            other channels.
+        UsageError: for a set, split or batch that does not exist, one set for both domains, images of varying size
+            without `load_px`, or of other channels.
         types.RunError: an image that is kept in memory does not decode; a streamed one ends the training so.
     """
     from ssl_jax.data import feed, stream
 
+    if (name_a, split_a) == (name_b, split_b):
+        raise UsageError(f"both domains are {name_a!r}, split {split_a!r}: give two different sets or splits")
     sources = []
     for name, split, channels in ((name_a, split_a, channels_a), (name_b, split_b, channels_b)):
         records = _open(name, split, data_dir)

@@ -123,7 +123,7 @@ class Translation:
                 made[f"own_{one}"] = ask(f"translate_{other}{one}", given[one])
         finite = np.concatenate([np.isfinite(images).reshape(len(images), -1).all(axis=1) for images in made.values()])
         if not finite.all():
-            return _diverged(f"{np.sum(~finite)} of {len(finite)} translations hold values that are not finite")
+            return _diverged(f"{np.sum(~finite)} of {len(finite)} images made hold values that are not finite")
         seen = {side: self._in_batches(self._as_seen, images) for side, images in given.items()}
         seen |= {name: sheet.as_bytes(images) for name, images in made.items()}
         pictures = {f"{one}_to_{other}": self._picture(seen, one, other) for one, other in _DIRECTIONS}

@@ -115,7 +115,10 @@ class CycleGAN:
                 )
         sizes = [spec[f"image_{domain}"].shape[1:3] for domain in "ab"]
         if sizes[0] != sizes[1]:
-            raise UsageError(f"images of A are {sizes[0]} px (h, w) and of B {sizes[1]}: crop both to one size")
+            raise UsageError(
+                f"images of A are {sizes[0]} px (h, w) and of B {sizes[1]}: bring both to one size, by "
+                "config.data.load_px or a crop in config.preprocess"
+            )
         one = {domain: jnp.zeros((1, *spec[f"image_{domain}"].shape[1:]), jnp.float32) for domain in "ab"}
         params: dict[str, Any] = {}
         for source, target in DIRECTIONS:

@@ -16,6 +16,8 @@ from ssl_jax import log, types
 
 LOWER_IS_BETTER = frozenset({"error", "loss", "distance", "fid", "kid", "reconstruction", "identity", "checkerboard"})
 """Words (parts of a scalar's name between `/` and `_`) that make the smallest value the best one in `summary.json`."""
+NONE_IS_BETTER = frozenset({"std", "healthy", "margin", "separability", "correlation", "change"})
+"""Words of scalars of which no value is a best one: spreads, levels, and what is right somewhere in between."""
 
 _TOLD_BY_THE_LOOP = {"finished", "step", "seed"}
 
@@ -152,8 +154,9 @@ class FilesWriter:
                 continue
             self._last[name] = value
             parts = name.split("/")
-            if parts[0] == "eval" and parts[-1] != "healthy" and not any(part.endswith("_std") for part in parts):
-                sign = -1 if LOWER_IS_BETTER & set(re.split(r"[/_]", name.lower())) else 1
+            words = set(re.split(r"[/_]", name.lower()))
+            if parts[0] == "eval" and not words & NONE_IS_BETTER:
+                sign = -1 if LOWER_IS_BETTER & words else 1
                 if name not in self._best or sign * value > sign * self._best[name]["value"]:
                     self._best[name] = {"value": value, "step": step}
 
