@@ -93,6 +93,7 @@ def get_config(form="plain"):
                 "b": {**test, "name": config.data.get_ref("name_b"), "split": "testB"},
                 "preprocess": {"type": "augment.Plain"},
                 "images": 64,
+                "batch_size": 4,
                 "grid": 8,
                 "alarms_after": "5 %",
             },

@@ -40,7 +40,11 @@ ROOMS = {
         ("ssl_jax.types", "ssl_jax.models.pytorch", "ssl_jax.models.cyclegan"),
         ("numpy", "flax"),
     ),
-    "ssl_jax.models.convolution": (("ssl_jax.types", "ssl_jax.models.layers"), ("jax", "numpy", "flax")),
+    "ssl_jax.models.convolution_forms": ((), ("jax",)),
+    "ssl_jax.models.convolution": (
+        ("ssl_jax.types", "ssl_jax.models.layers", "ssl_jax.models.convolution_forms"),
+        ("jax", "numpy", "flax"),
+    ),
     "ssl_jax.models.*": (
         ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.models.layers", "ssl_jax.models.convolution"),
         ARRAYS,
@@ -176,6 +180,14 @@ ROOMS = {
         ("experiments.command", *(f"ssl_jax.{room}" for room in ("types", "rng", "log", "analysis.*", "evaluators.*"))),
         ("absl", "jax", "numpy", "sklearn"),
     ),
+    "experiments.benchmark_cyclegan": (
+        (
+            "experiments.command",
+            *(f"ssl_jax.{room}" for room in ("types", "rng", "log", "build", "loop", "losses", "methods.cyclegan")),
+            *(f"ssl_jax.models.{room}" for room in ("cyclegan", "layers")),
+        ),
+        ("absl", "jax", "ml_collections"),
+    ),
     "experiments.measure": (
         (
             "experiments.command",
@@ -193,7 +205,7 @@ ROOMS = {
         (
             *(f"experiments.{room}" for room in ("command", "output")),
             *(f"ssl_jax.{room}" for room in ("types", "log", "sheet", "translator")),
-            *(f"ssl_jax.data.{room}" for room in ("folder", "pictures", "transforms")),
+            *(f"ssl_jax.data.{room}" for room in ("folder", "pictures")),
         ),
         ("absl", "numpy", "PIL", "tqdm"),
     ),

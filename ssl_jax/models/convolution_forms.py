@@ -1,0 +1,165 @@
+"""How the maps of `convolution` are computed: on CPUs in the forms that XLA computes fast, else by its convolution.
+
+On CPUs the shapes alone decide whether XLA takes its fast kernel. These forms, equal up to rounding, do; factors are of
+one core's time in float32:
+
+- a convolution without padding gets one spare row below: 3 to 30 times where maps are large or outputs few (66 x 66 x
+  256 to 256 channels; a 7x7 layer to RGB), else as fast;
+- of few channels to fewer than 64: up to four neighbouring output columns as the channels of one, 3 to 7 times;
+- a stride-1 gradient of images of few channels that is larger than the outputs: products, then their shifted sum, 2 to
+  4 times;
+- a transposed convolution of maps below 4 px: phase by phase, 9 times;
+- a kernel gradient of few outputs at stride 1: one matrix product a row of the window, 2 to 5 times;
+- one of at most 9 positions between many channels on large maps, or with a stride: one product a position, 1.3 to 4
+  times;
+- one of groups: the same, 100 times.
+
+Nothing here is differentiated: `convolution` states the derivatives.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+FEW_CHANNELS = 4
+FAST_FEATURES = 64  # with fewer, convolutions of few channels miss the fast kernel
+MOST_COLUMNS = 4
+LEAST_MAP_PX = 4
+MOST_TAPS = 9
+WIDE, WIDE_STRIDED, LEAST_PIXELS = 128, 32, 2048
+
+Margins = list[tuple[int, int]]
+
+
+def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
+    """See `convolution.conv`."""
+    return _conv(x, kernel, stride, [(padding, padding)] * 2, groups)
+
+
+def conv_transpose(
+    y: jax.Array, kernel: jax.Array, stride: int, padding: int, size: tuple[int, int], groups: int
+) -> jax.Array:
+    """See `convolution.conv_transpose`."""
+    if groups == 1 and _on_cpu():
+        if max(y.shape[1:3]) < LEAST_MAP_PX:
+            phases = _conv_transpose_by_phases(y, kernel, stride, padding, size)
+            if phases is not None:
+                return phases
+        if stride == 1 and kernel.shape[2] <= FEW_CHANNELS and min(size) > max(y.shape[1:3]):
+            return _conv_transpose_by_products(y, kernel, padding, size)
+    window, margins = kernel.shape[:2], []
+    for axis in (0, 1):
+        low = window[axis] - 1 - padding
+        margins.append((low, size[axis] + window[axis] - 2 - low - (y.shape[1 + axis] - 1) * stride))
+    flipped = kernel[::-1, ::-1].reshape(*window, kernel.shape[2], groups, -1)
+    flipped = flipped.transpose(0, 1, 4, 3, 2).reshape(*window, kernel.shape[3] // groups, -1)
+    if stride == 1:
+        return _conv(y, flipped, 1, margins, groups)
+    return _lax_conv(y, flipped, (1, 1), margins, groups, dilation=stride)
+
+
+def kernel_gradient(
+    x: jax.Array, y: jax.Array, stride: int, padding: int, window: tuple[int, int], groups: int
+) -> jax.Array:
+    """See `convolution.kernel_gradient`."""
+    if _on_cpu():
+        if groups > 1 or _is_wide(x, y, stride, window):
+            return _kernel_gradient_by_taps(x, y, stride, padding, window, groups)
+        if stride == 1 and y.shape[-1] <= FEW_CHANNELS < x.shape[-1] and padding < min(window):
+            return _kernel_gradient_by_rows(x, y, padding, window)
+    return _lax_kernel_gradient(x, y, stride, [(padding, padding)] * 2, window, groups)
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
+def _is_wide(x, y, stride, window):
+    """Whether one matrix product a position beats XLA's kernel gradient, which falls off where maps outgrow a cache."""
+    narrowest, pixels = min(x.shape[-1], y.shape[-1]), y[..., 0].size
+    large = narrowest >= WIDE_STRIDED if stride > 1 else narrowest >= WIDE and pixels >= LEAST_PIXELS
+    return large and window[0] * window[1] <= MOST_TAPS
+
+
+def _lax_conv(x, kernel, strides, margins, groups=1, dilation=1):
+    dilations, layout = (dilation, dilation), ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, strides, margins, dilations, None, layout, groups)
+
+
+def _lax_kernel_gradient(x, y, stride, margins, window, groups):
+    zero = jnp.zeros((*window, x.shape[-1] // groups, y.shape[-1]), x.dtype)
+    return jax.vjp(lambda kernel: _lax_conv(x, kernel, (stride, stride), margins, groups), zero)[1](y)[0]
+
+
+def _conv(x, kernel, stride, margins: Margins, groups):
+    """With a spare row where there is no padding, and with several output columns as one where channels are few."""
+    window, features = kernel.shape[:2], kernel.shape[3]
+    if groups > 1 or max(window) == 1 or not _on_cpu():
+        return _lax_conv(x, kernel, (stride, stride), margins, groups)
+    height, width = ((x.shape[1 + i] + sum(margins[i]) - window[i]) // stride + 1 for i in (0, 1))
+    columns = 1
+    if kernel.shape[2] <= FEW_CHANNELS:
+        columns = max(1, min(MOST_COLUMNS, FAST_FEATURES // features))
+        shifts = [(stride * i, stride * (columns - 1 - i)) for i in range(columns)]
+        kernel = jnp.concatenate([jnp.pad(kernel, ((0, 0), shift, (0, 0), (0, 0))) for shift in shifts], axis=-1)
+    (top, bottom), (left, right) = margins
+    if max(top, bottom, left, right) <= 0 and height >= LEAST_MAP_PX:
+        bottom += stride
+    right += stride * (-width % columns)
+    y = _lax_conv(x, kernel, (stride, stride * columns), [(top, bottom), (left, right)])
+    return y.reshape(*y.shape[:2], -1, features)[:, :height, :width]
+
+
+def _conv_transpose_by_products(y, kernel, padding, size):
+    """At stride 1: one matrix product for what all positions of the window add to the images, then the shifted sum."""
+    (rows, columns), (channels, features) = kernel.shape[:2], kernel.shape[2:]
+    taps = jnp.einsum("ijcf,nf->ijcn", kernel, y.reshape(-1, features))
+    taps, zero, x = taps.reshape(rows, columns, channels, *y.shape[:3]), jnp.zeros((), y.dtype), 0
+    for row in range(rows):
+        for column in range(columns):
+            first = (row - padding, column - padding)
+            margins = [(first[i], size[i] - first[i] - y.shape[1 + i], 0) for i in (0, 1)]
+            x += lax.pad(taps[row, column], zero, [(0, 0, 0), (0, 0, 0), *margins])
+    return x.transpose(1, 2, 3, 0)
+
+
+def _conv_transpose_by_phases(y, kernel, stride, padding, size):
+    """One plain convolution that makes the `stride` x `stride` phases of the images as channels, then interleaved.
+
+    No faster than XLA's dilated convolution on wider maps. None where the kernel does not fall into whole phases, or
+    the output reaches beyond them.
+    """
+    (height, width), (channels, features) = kernel.shape[:2], kernel.shape[2:]
+    rows, columns = height // stride, width // stride
+    whole = (stride * (y.shape[1] + rows - 1), stride * (y.shape[2] + columns - 1))
+    if height % stride or width % stride or any(padding + need > have for need, have in zip(size, whole, strict=True)):
+        return None
+    phases = kernel.reshape(rows, stride, columns, stride, channels, features)[::-1, :, ::-1]
+    phases = phases.transpose(0, 2, 5, 1, 3, 4).reshape(rows, columns, features, -1)
+    x = _lax_conv(y, phases, (1, 1), [(rows - 1, rows - 1), (columns - 1, columns - 1)])
+    x = x.reshape(*x.shape[:3], stride, stride, channels).transpose(0, 1, 3, 2, 4, 5).reshape(-1, *whole, channels)
+    return x[:, padding : padding + size[0], padding : padding + size[1]]
+
+
+def _kernel_gradient_by_taps(x, y, stride, padding, window, groups):
+    """One matrix product a group and position in the window."""
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    height, width = ((size - 1) * stride + 1 for size in y.shape[1:3])
+    y = y.reshape(-1, groups, y.shape[-1] // groups)
+    taps = []
+    for row in range(window[0]):
+        for column in range(window[1]):
+            seen = x[:, row : row + height : stride, column : column + width : stride]
+            taps.append(jnp.einsum("ngc,ngf->cgf", seen.reshape(len(y), groups, -1), y))
+    return jnp.stack(taps).reshape(*window, -1, y.shape[1] * y.shape[2])
+
+
+def _kernel_gradient_by_rows(x, y, padding, window):
+    """At stride 1: one matrix product a row of the window, of the images with the outputs as each column meets them."""
+    height, width, channels = x.shape[1:]
+    margins = [(size - 1 - padding,) * 2 for size in window]
+    y = jnp.pad(y.transpose(3, 0, 1, 2), ((0, 0), (0, 0), *margins))
+    shifted = jnp.stack([y[..., column : column + width] for column in reversed(range(window[1]))])
+    rows = [shifted[..., row : row + height, :].reshape(-1, x[..., 0].size) for row in reversed(range(window[0]))]
+    gradient = jnp.stack([row @ x.reshape(-1, channels) for row in rows])
+    return gradient.reshape(*window, -1, channels).swapaxes(2, 3)

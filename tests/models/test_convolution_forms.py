@@ -1,0 +1,112 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_jax.models import convolution, convolution_forms
+from tests.models.test_convolution import derivatives, equations, plain
+
+
+def maps(batch, size, channels, features, kernel_px, stride, padding, dtype=np.float64):
+    """`conv`, `conv_transpose` and `kernel_gradient` as functions of two arrays, XLA's own, and arrays for each."""
+    draw = np.random.default_rng(0).normal
+    x = draw(size=(batch, *size, channels)).astype(dtype)
+    kernel = draw(size=(kernel_px, kernel_px, channels, features)).astype(dtype)
+
+    def expected(x, kernel):
+        return plain(x, kernel, stride, padding, 1)
+
+    y = draw(size=jax.eval_shape(expected, x, kernel).shape).astype(dtype)
+    return {
+        "conv": (lambda x, kernel: convolution.conv(x, kernel, stride, padding), expected, (x, kernel)),
+        "conv_transpose": (
+            lambda y, kernel: convolution.conv_transpose(y, kernel, stride, padding, size),
+            lambda y, kernel: jax.vjp(lambda x: expected(x, kernel), x)[1](y)[0],
+            (y, kernel),
+        ),
+        "kernel_gradient": (
+            lambda x, y: convolution.kernel_gradient(x, y, stride, padding, kernel.shape[:2]),
+            lambda x, y: jax.vjp(lambda kernel: expected(x, kernel), kernel)[1](y)[0],
+            (x, y),
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("shape", "derived"),
+    [
+        ((2, (9, 12), 3, 5, 3, 1, 0), ("conv",)),  # four columns as one and a spare row, 10 columns of output
+        ((1, (13, 11), 3, 40, 7, 1, 0), ()),  # the features leave no columns to gather
+        ((1, (11, 13), 3, 20, 7, 1, 3), ()),  # three columns
+        ((2, (9, 11), 1, 6, 4, 2, 1), ("conv",)),
+        ((2, (11, 9), 4, 8, 3, 3, 0), ()),  # with a stride that leaves pixels over
+        ((2, (9, 12), 6, 3, 3, 1, 0), ("conv", "conv_transpose", "kernel_gradient")),  # few outputs
+        ((1, (12, 13), 6, 2, 7, 1, 3), ()),
+        ((2, (6, 5), 6, 1, 4, 1, 1), ()),
+        ((2, (5, 6), 6, 1, 3, 1, 2), ("conv",)),  # outputs larger than images
+        ((2, (5, 6), 6, 1, 2, 1, 3), ()),  # padding beyond the window
+        ((2, (9, 10), 6, 5, 3, 2, 0), ()),
+        ((1, (13, 13), 6, 5, 3, 2, 1), ()),
+    ],
+)
+def test_values_and_two_orders_of_derivatives_equal_laxs(shape, derived):
+    with jax.enable_x64(True):
+        for name, (own, expected, arrays) in maps(*shape).items():
+            order = derivatives if name in derived else jax.jit
+            found, wanted = (jax.jit(order(function))(*arrays) for function in (own, expected))
+            for leaf, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+                assert leaf.dtype == np.float64
+                np.testing.assert_allclose(leaf, other, rtol=1e-9, atol=1e-9 * np.abs(other).max(), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, (46, 49), 128, 130, 3, 1, 0), (1, (6, 7), 32, 33, 3, 2, 1), (1, (5, 6), 33, 32, 1, 2, 0)]
+)
+def test_the_kernel_gradient_between_many_channels_equals_laxs_and_is_matrix_products(shape):
+    with jax.enable_x64(True):
+        own, expected, arrays = maps(*shape)["kernel_gradient"]
+        found, wanted = jax.jit(own)(*arrays), jax.jit(expected)(*arrays)
+        np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9 * np.abs(wanted).max())
+    names = [equation.primitive.name for equation in equations(jax.make_jaxpr(own)(*arrays).jaxpr)]
+    assert "conv_general_dilated" not in names and names.count("dot_general") == shape[4] ** 2
+
+
+def convolutions(function, arrays):
+    found = [
+        e for e in equations(jax.make_jaxpr(function)(*arrays).jaxpr) if e.primitive.name == "conv_general_dilated"
+    ]
+    return [(equation.params["window_strides"], equation.params["padding"]) for equation in found]
+
+
+def test_the_forms_that_cpus_take():
+    # A row more below, and columns: 16 features make 64 of 4 columns, 24 make 48 of 2.
+    for features, columns in ((16, 4), (24, 2), (64, 1), (100, 1)):
+        own, _, arrays = maps(1, (12, 12), 3, features, 3, 1, 0)["conv"]
+        more = -10 % columns
+        assert convolutions(own, arrays) == [((1, columns), ((0, 1), (0, more)))]
+    own, _, arrays = maps(1, (12, 12), 6, 6, 3, 2, 0)["conv"]
+    assert convolutions(own, arrays) == [((2, 2), ((0, 2), (0, 0)))]
+    # None where there is padding, for 1x1 kernels, or where a row would be much of the map.
+    for shape in ((1, (12, 12), 6, 6, 3, 1, 1), (1, (12, 12), 6, 6, 1, 1, 0), (1, (4, 4), 6, 6, 4, 1, 0)):
+        own, expected, arrays = maps(*shape)["conv"]
+        assert convolutions(own, arrays) == convolutions(expected, arrays)
+    few = maps(1, (12, 12), 3, 6, 3, 1, 0)["conv_transpose"], maps(1, (12, 12), 6, 3, 3, 1, 0)["kernel_gradient"]
+    assert [convolutions(own, arrays) for own, _, arrays in few] == [[], []]
+
+
+@pytest.mark.parametrize("name", ["conv", "conv_transpose", "kernel_gradient"])
+@pytest.mark.parametrize(
+    "shape", [(1, (12, 12), 3, 6, 3, 1, 0), (1, (12, 12), 6, 3, 3, 1, 0), (1, (12, 12), 32, 32, 3, 2, 1)]
+)
+def test_other_devices_take_xlas_own_convolution(monkeypatch, name, shape):
+    monkeypatch.setattr(convolution_forms, "_on_cpu", lambda: False)
+    own, expected, arrays = maps(*shape)[name]
+    # The last of each, since a gradient is traced with the convolution that it is taken of.
+    assert convolutions(own, arrays)[-1:] == convolutions(expected, arrays)[-1:] != []
+
+
+def test_bfloat16_stays_bfloat16():
+    for shape in ((1, (8, 8), 3, 6, 3, 1, 0), (1, (8, 8), 6, 3, 3, 1, 0), (1, (8, 8), 32, 32, 3, 2, 1)):
+        for own, _, arrays in maps(*shape).values():
+            answers = jax.eval_shape(derivatives(own), *(jnp.asarray(array, jnp.bfloat16) for array in arrays))
+            assert {leaf.dtype for leaf in jax.tree.leaves(answers)} == {jnp.dtype("bfloat16")}
