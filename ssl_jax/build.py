@@ -97,7 +97,7 @@ def arguments(function: Callable[..., Any], config: Mapping[str, Any], *, given:
     feed = _construct(config["data"], hints["data"], "config.data", None)
     clock = Clock(feed.examples, feed.batch_size)
     clock = dataclasses.replace(clock, total_steps=clock.steps(config["duration"], "config.duration"))
-    if clock.total_steps == 0 and config["duration"] not in (0, "0 steps"):
+    if clock.total_steps == 0 and config["duration"] not in (0, "0", "0 steps"):
         raise UsageError(f"config.duration={config['duration']!r} comes to 0 steps of {feed.batch_size} images")
     built = {"data": feed}
     for name, value in config.items():

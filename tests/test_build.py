@@ -372,7 +372,7 @@ def test_the_whole_is_no_share_of_itself():
 
 def test_a_training_of_no_steps_is_refused_unless_it_is_meant():
     assert refusal(arguments, duration="0 epochs").startswith("config.duration='0 epochs' comes to 0 steps")
-    for meant in (0, "0 steps"):
+    for meant in (0, "0", "0 steps"):
         assert arguments(duration=meant)["duration"] == 0
 
 
