@@ -78,6 +78,11 @@ def test_a_pool_that_is_not_full_keeps_what_comes_first():
     np.testing.assert_array_equal(contents.images[0, :3], numbered(0, 3))
 
 
+def test_a_pool_of_no_size_is_an_array_that_a_checkpoint_can_hold():
+    contents = ImagePool(0, 2).empty(jnp.zeros((4, *IMAGE)))
+    assert contents.images.shape == (2, 1, *IMAGE) and contents.filled.tolist() == [0, 0]
+
+
 def test_errors():
     for size, pools in ((-1, 1), (5, 0)):
         with pytest.raises(UsageError, match=f"size={size} must be at least 0 and pools={pools} at least 1"):

@@ -65,7 +65,7 @@ def test_figure_and_ground_exchanged_within_a_border_are_told_from_a_negative():
     images, negative, wrong = (np.uint8(255) * each for each in (strokes, ~strokes, ~exchanged))
     assert translation.luminance_correlation(images, negative) == pytest.approx(-1)
     assert translation.luminance_correlation(images, wrong) > 0.9
-    assert np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(images, wrong, strict=True)]) < 0
+    assert np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(images, wrong, strict=True)]) < 0.3
 
 
 def test_images_of_one_tone_have_no_correlation():

@@ -390,7 +390,7 @@ def test_translations_that_are_not_finite_raise_an_alarm_and_no_curve(wrong, way
     found = report(Translator(**{"ab": unmoved, "ba": unmoved, way: spoiled}), images=16, identity=False)
     assert found.scalars == {} and found.images == {}
     # One of the translations, and one of either reconstruction.
-    assert "3 of 64 translations hold values that are not finite: the training has diverged" in only_alarm(found)
+    assert "3 of 64 images made hold values that are not finite: the training has diverged" in only_alarm(found)
 
 
 def test_a_discriminator_that_has_diverged_is_said():
