@@ -24,6 +24,7 @@ NAMES += ["probe_digits:fast", "probe_tiny11:fast", "probe_cifar10:fast", "probe
 NAMES += ["probe_imagenet:paper", "probe_imagenet:sgd"]
 NAMES += ["gan_gaussians:ring", "gan_digits:judged", "gan_fashion_mnist:judged"]
 NAMES += ["cyclegan_digits:identity", "cyclegan_digits:judged", "cyclegan_horse2zebra:no_identity"]
+NAMES += ["cyclegan_horse2zebra:unet"]
 NAMES += ["cyclegan_horse2zebra_64:judged", "cyclegan_photos:paired", "classify_digit_domains:b"]
 FAMILY = {name: name.partition("_")[0] for name in NAMES}
 PRETRAINING = [name for name in NAMES if FAMILY[name] == "simsiam"]
