@@ -4,7 +4,7 @@
 
 Domain A: 700 scans, white on black. Domain B: 700 other scans through a fixed map, blurred, inverted and in colours
 over a diagonal ground. No scan is in both, so no pair is ever trained on; the 397 test scans have both looks, so every
-translation can be held against the truth (arXiv 1703.10593, here with a small network for 16x16 images). Three minutes
+translation can be held against the truth (arXiv 1703.10593, here with a small network for 16x16 images). Two minutes
 on two CPU cores; what it reaches, and how often, is in experiments/RESULTS.md.
 
 `:identity` is the same run with the published weight of the identity loss, which rewards tones that stay as they are:
