@@ -67,12 +67,7 @@ def load(folder: pathlib.Path, *, which: Literal["last", "best"] = "last") -> Ge
             nothing was compared.
         RunError: for damaged checkpoints.
     """
-    config = build.normalised(pretrained.run_config(folder))
-    kind = config["method"]["type"]
-    if kind != METHOD:
-        raise UsageError(
-            f"{folder} is no GAN's run ({kind}): give the --workdir of an experiments.train run of a gan config"
-        )
+    config = build.normalised(pretrained.run_config_of(folder, METHOD, "GAN"))
     params, stats, step = checkpoint.restore_networks(folder, None, which=which)
     method = build.section(config["method"], "config.method", build.clock_of(folder))
     state = TrainState(step=jnp.int32(step), params=params, stats=stats, opt={}, memory={})

@@ -91,6 +91,27 @@ def run_config(folder: pathlib.Path) -> dict[str, Any]:
     return config
 
 
+def run_config_of(folder: pathlib.Path, method: str, name: str) -> dict[str, Any]:
+    """`run_config` of a run of one method.
+
+    Args:
+        folder: the run folder.
+        method: its type, such as "methods.gan.GAN".
+        name: the method's for the user's eyes; in small letters it is the configs'.
+
+    Raises:
+        UsageError: as `run_config`, and for a run of another method.
+    """
+    config = run_config(folder)
+    kind = config["method"]["type"]
+    if kind != method:
+        raise UsageError(
+            f"{folder} is no {name}'s run ({kind}): give the --workdir of an experiments.train run of a {name.lower()} "
+            "config"
+        )
+    return config
+
+
 def _networks(folder, name, which):
     params, stats, step = checkpoint.restore_networks(folder, None, which=which)
     if name not in params:

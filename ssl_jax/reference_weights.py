@@ -98,13 +98,7 @@ def of_run(folder: pathlib.Path, *, which: Literal["last", "best"] = "last") -> 
             have, and "best" where nothing was compared.
         RunError: for damaged checkpoints.
     """
-    config = build.normalised(pretrained.run_config(folder))
-    kind = config["method"]["type"]
-    if kind != METHOD:
-        raise UsageError(
-            f"{folder} is no CycleGAN's run ({kind}): give the --workdir of an experiments.train run of a cyclegan "
-            "config"
-        )
+    config = build.normalised(pretrained.run_config_of(folder, METHOD, "CycleGAN"))
     _refuse_generator(build.section(config["method"]["generator"], "config.method.generator"), folder)
     judge = build.section(config["method"]["discriminator"], "config.method.discriminator")
     left_out = _unlike_the_references(judge)

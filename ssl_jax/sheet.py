@@ -36,6 +36,13 @@ def grid(images: np.ndarray, columns: int, scale_px: int = 64) -> np.ndarray:
     return picture
 
 
+def coloured(images: np.ndarray) -> np.ndarray:
+    """uint8 [..., c] as uint8 [..., 3]; channels that make no colours as their mean."""
+    if images.shape[-1] != 3:
+        images = np.rint(images.mean(axis=-1, keepdims=True)).astype(np.uint8)
+    return np.broadcast_to(images, (*images.shape[:-1], 3))
+
+
 def as_bytes(images: np.ndarray) -> np.ndarray:
     """Floats in [-1, 1], beyond which they are cut, as uint8 of the same shape, rounded to the nearest."""
     return np.rint((np.clip(np.asarray(images, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)

@@ -164,13 +164,7 @@ def load(folder: pathlib.Path, direction: Direction, *, which: Literal["last", "
     """
     if direction not in get_args(Direction):
         raise UsageError(f"direction={direction!r} is neither 'ab' (from A to B) nor 'ba'")
-    config = build.normalised(pretrained.run_config(folder))
-    kind = config["method"]["type"]
-    if kind != METHOD:
-        raise UsageError(
-            f"{folder} is no CycleGAN's run ({kind}): give the --workdir of an experiments.train run of a cyclegan "
-            "config"
-        )
+    config = build.normalised(pretrained.run_config_of(folder, METHOD, "CycleGAN"))
     _check_colours(config["preprocess"], folder)
     method = build.section(config["method"], "config.method", build.clock_of(folder))
     name = f"generator_{direction}" + ("" if method.average is None else "_average")

@@ -1,5 +1,6 @@
 """Small real runs of `experiments.train`, each in a process of its own, for the tests that kill, resume and compare."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -8,7 +9,8 @@ import sys
 import jax
 import numpy as np
 
-from ssl_jax import checkpoint
+from ssl_jax import build, checkpoint, loop
+from ssl_jax.trainer import Trainer
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -75,3 +77,21 @@ def largest_difference(first: dict[str, np.ndarray], second: dict[str, np.ndarra
     """Over all parameters and statistics of two runs, which must have the same names."""
     assert first.keys() == second.keys() and first
     return max(float(np.max(np.abs(first[name] - second[name]), initial=0.0)) for name in first)
+
+
+def every_array(workdir, step):
+    """Every array of a checkpoint by name."""
+    config = json.loads((workdir / "config.json").read_text())
+    built = build.arguments(loop.fit, config, given=("folder", "config"))
+    trainer = Trainer(built["method"], built["preprocess"], built["data"].spec, seed=config["seed"], mesh=built["mesh"])
+    keeper = built["checkpoint"].open(workdir)
+    restored = keeper.restore(step, trainer.state_spec)
+    keeper.close()
+    leaves = jax.tree_util.tree_flatten_with_path(restored)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+def records(workdir):
+    """The lines of a run's metrics, none before it wrote any."""
+    file = workdir / "metrics.jsonl"
+    return file.read_text().splitlines() if file.is_file() else []

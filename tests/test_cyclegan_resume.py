@@ -7,12 +7,9 @@ import signal
 import subprocess
 import time
 
-import jax
 import numpy as np
 import pytest
 
-from ssl_jax import build, loop
-from ssl_jax.trainer import Trainer
 from tests import runs
 
 STEPS, KILLS, POOL, RATE = 100, 2, 10, 5e-5
@@ -83,26 +80,9 @@ def setting(request, tmp_path_factory):
     return folder, config, env
 
 
-def state(workdir, step):
-    """Every array of a checkpoint by name."""
-    config = json.loads((workdir / "config.json").read_text())
-    built = build.arguments(loop.fit, config, given=("folder", "config"))
-    trainer = Trainer(built["method"], built["preprocess"], built["data"].spec, seed=config["seed"], mesh=built["mesh"])
-    keeper = built["checkpoint"].open(workdir)
-    restored = keeper.restore(step, trainer.state_spec)
-    keeper.close()
-    leaves = jax.tree_util.tree_flatten_with_path(restored)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
-
-
-def records(workdir):
-    file = workdir / "metrics.jsonl"
-    return file.read_text().splitlines() if file.is_file() else []
-
-
 def curves(workdir):
     """The step and all training metrics of every line."""
-    lines = [json.loads(line) for line in records(workdir)]
+    lines = [json.loads(line) for line in runs.records(workdir)]
     return [{name: value for name, value in line.items() if name == "step" or name[:6] == "train/"} for line in lines]
 
 
@@ -115,8 +95,8 @@ def test_a_killed_run_ends_bit_for_bit_like_an_unbroken_one(setting):
     ended = []
     for _ in range(KILLS):
         child = subprocess.Popen(runs.command(config, broken), env=env, cwd=runs.REPOSITORY, stdout=subprocess.DEVNULL)
-        goal, deadline = len(records(broken)) + draw.randint(10, 35), time.monotonic() + 120
-        while len(records(broken)) < goal and child.poll() is None and time.monotonic() < deadline:
+        goal, deadline = len(runs.records(broken)) + draw.randint(10, 35), time.monotonic() + 120
+        while len(runs.records(broken)) < goal and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
         time.sleep(draw.random() * 0.05)
         child.send_signal(signal.SIGKILL)
@@ -124,7 +104,7 @@ def test_a_killed_run_ends_bit_for_bit_like_an_unbroken_one(setting):
     assert ended.count(-signal.SIGKILL) >= KILLS - 1, "most kills must hit a run at work"
     runs.train(config, broken, env=env)
 
-    expected, result = (state(folder / name, STEPS) for name in ("whole", "broken"))
+    expected, result = (runs.every_array(folder / name, STEPS) for name in ("whole", "broken"))
     assert expected.keys() == result.keys()
     parts = {tuple(name.split("/")[:2]) for name in expected if name.split("/")[0] in ("params", "opt", "memory")}
     networks = ("generator_ab", "generator_ba", "discriminator_a", "discriminator_b")
@@ -136,7 +116,7 @@ def test_a_killed_run_ends_bit_for_bit_like_an_unbroken_one(setting):
     for name in expected:
         np.testing.assert_array_equal(result[name], expected[name], err_msg=name)
     # The pools were full early, and their images have changed places since.
-    filled = state(folder / "whole", 20)
+    filled = runs.every_array(folder / "whole", 20)
     for pool in ("memory/pool_a", "memory/pool_b"):
         assert np.sum(filled[f"{pool}/filled"]) == POOL
         assert np.mean(filled[f"{pool}/images"] != expected[f"{pool}/images"]) > 0.5
@@ -158,7 +138,7 @@ def test_two_devices_equal_one(setting):
     folder, config, env = setting
     steps = 5
     runs.train(config, folder / "two", f"--config.duration={steps}", env=env | {"JAX_NUM_CPU_DEVICES": "2"})
-    one, two = (state(folder / name, steps) for name in ("whole", "two"))
+    one, two = (runs.every_array(folder / name, steps) for name in ("whole", "two"))
     assert np.sum(one["memory/pool_b/filled"]) == POOL
     # The gradient of such a bias is the rounding of zero, and Adam makes steps of its rate of it, this way or that.
     free = {name for name in one if is_free(name)}

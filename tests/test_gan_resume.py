@@ -6,12 +6,9 @@ import signal
 import subprocess
 import time
 
-import jax
 import numpy as np
 import pytest
 
-from ssl_jax import build, loop
-from ssl_jax.trainer import Trainer
 from tests import runs
 
 STEPS, KILLS = 120, 2
@@ -72,23 +69,6 @@ def setting(tmp_path_factory):
     return folder, config, env
 
 
-def state(workdir, step):
-    """Every array of a checkpoint by name."""
-    config = json.loads((workdir / "config.json").read_text())
-    built = build.arguments(loop.fit, config, given=("folder", "config"))
-    trainer = Trainer(built["method"], built["preprocess"], built["data"].spec, seed=config["seed"], mesh=built["mesh"])
-    keeper = built["checkpoint"].open(workdir)
-    restored = keeper.restore(step, trainer.state_spec)
-    keeper.close()
-    leaves = jax.tree_util.tree_flatten_with_path(restored)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
-
-
-def records(workdir):
-    file = workdir / "metrics.jsonl"
-    return file.read_text().splitlines() if file.is_file() else []
-
-
 def test_a_killed_run_ends_bit_for_bit_like_an_unbroken_one(setting):
     folder, config, env = setting
     broken = folder / "broken"
@@ -98,8 +78,8 @@ def test_a_killed_run_ends_bit_for_bit_like_an_unbroken_one(setting):
     ended = []
     for _ in range(KILLS):
         child = subprocess.Popen(runs.command(config, broken), env=env, cwd=runs.REPOSITORY, stdout=subprocess.DEVNULL)
-        goal, deadline = len(records(broken)) + draw.randint(10, 40), time.monotonic() + 120
-        while len(records(broken)) < goal and child.poll() is None and time.monotonic() < deadline:
+        goal, deadline = len(runs.records(broken)) + draw.randint(10, 40), time.monotonic() + 120
+        while len(runs.records(broken)) < goal and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
         time.sleep(draw.random() * 0.05)
         child.send_signal(signal.SIGKILL)
@@ -107,23 +87,25 @@ def test_a_killed_run_ends_bit_for_bit_like_an_unbroken_one(setting):
     assert ended.count(-signal.SIGKILL) >= KILLS - 1, "most kills must hit a run at work"
     runs.train(config, broken, env=env)
 
-    expected, result = (state(folder / name, STEPS) for name in ("whole", "broken"))
+    expected, result = (runs.every_array(folder / name, STEPS) for name in ("whole", "broken"))
     assert expected.keys() == result.keys()
     parts = {name.split("/")[1] for name in expected if "/" in name}
     assert parts == {"generator", "discriminator", "generator_average"}
     for name in expected:
         np.testing.assert_array_equal(result[name], expected[name], err_msg=name)
-    assert [json.loads(line)["step"] for line in records(broken)] == list(range(1, STEPS + 1))
+    assert [json.loads(line)["step"] for line in runs.records(broken)] == list(range(1, STEPS + 1))
     for name in ("penalty", "discriminator_loss", "generator_loss"):
-        curves = [[json.loads(line)[f"train/{name}"] for line in records(folder / run)] for run in ("whole", "broken")]
+        curves = [
+            [json.loads(line)[f"train/{name}"] for line in runs.records(folder / run)] for run in ("whole", "broken")
+        ]
         assert curves[0] == curves[1]
     # Two updates a step and a penalty every third: two steps with, one without.
-    penalised = [json.loads(line)["train/penalty"] > 0 for line in records(broken)]
+    penalised = [json.loads(line)["train/penalty"] > 0 for line in runs.records(broken)]
     assert penalised == [True, True, False] * (STEPS // 3)
 
 
 def test_eight_devices_equal_one(setting):
     folder, config, env = setting
     runs.train(config, folder / "eight", "--config.duration=5", env=env | {"JAX_NUM_CPU_DEVICES": "8"})
-    one, eight = (state(folder / name, 5) for name in ("whole", "eight"))
+    one, eight = (runs.every_array(folder / name, 5) for name in ("whole", "eight"))
     assert runs.largest_difference(one, eight) < 1e-5

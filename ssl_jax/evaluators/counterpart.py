@@ -153,14 +153,7 @@ def _read(reader: types.Extractor, images: np.ndarray, labels: np.ndarray, name:
 
 
 def _picture(rows: list[tuple[np.ndarray, ...]]) -> np.ndarray:
-    return sheet.grid(np.stack([_coloured(image) for row in rows for image in row]), columns=3)
-
-
-def _coloured(image: np.ndarray) -> np.ndarray:
-    """uint8 [h, w, c] as uint8 [h, w, 3]; channels that make no colours as their mean."""
-    if image.shape[-1] != 3:
-        image = np.rint(image.mean(axis=-1, keepdims=True)).astype(np.uint8)
-    return np.broadcast_to(image, (*image.shape[:2], 3))
+    return sheet.grid(np.stack([sheet.coloured(image) for row in rows for image in row]), columns=3)
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -171,7 +171,7 @@ class Translation:
     def _picture(self, seen, one, other):
         names = [name for name in (one, f"{one}{other}", f"back_{one}", f"own_{one}") if name in seen]
         rows = np.linspace(0, len(seen[one]) - 1, min(self.grid, len(seen[one]))).round().astype(np.int64)
-        columns = [_shown(seen[name][rows]) for name in names]
+        columns = [sheet.coloured(seen[name][rows]) for name in names]
         if len({images.shape for images in columns}) > 1:
             raise types.UsageError(
                 f"{_HERE}: images are {columns[0].shape[1:3]} (h, w) and what becomes of them "
@@ -256,13 +256,6 @@ def _apart(first: np.ndarray, second: np.ndarray) -> float:
         return 0.0
     # Turned by half, for sets of pairs lie in one order.
     return translation.pixel_error(first[:count], np.roll(second[:count], count // 2, axis=0))
-
-
-def _shown(images: np.ndarray) -> np.ndarray:
-    """uint8 [n, h, w, c] as uint8 [n, h, w, 3]."""
-    if images.shape[-1] != 3:
-        images = np.rint(images.mean(axis=-1, keepdims=True)).astype(np.uint8)
-    return np.broadcast_to(images, (*images.shape[:3], 3))
 
 
 def _as_given(images):
