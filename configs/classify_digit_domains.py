@@ -17,6 +17,12 @@ def get_config(form="a"):
     if form not in ("a", "b"):
         raise ValueError(f"classify_digit_domains.py:{form}: write :a or :b")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "",
+        "group": "classify_digit_domains",
+        "tags": ("classify", "digit_domains", form),
+    }
     config.seed = 0
     config.duration = "240 epochs"
     config.log_every = "50 steps"

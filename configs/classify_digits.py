@@ -13,6 +13,12 @@ from ml_collections.config_dict import placeholder
 
 def get_config():
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "",
+        "group": "classify_digits",
+        "tags": ("classify", "digits"),
+    }
     config.seed = 0
     config.duration = "240 epochs"
     config.log_every = "50 steps"

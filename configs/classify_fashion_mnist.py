@@ -14,6 +14,12 @@ from ml_collections.config_dict import placeholder
 
 def get_config():
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "",
+        "group": "classify_fashion_mnist",
+        "tags": ("classify", "fashion_mnist"),
+    }
     config.seed = 0
     config.duration = "6 epochs"
     config.log_every = "50 steps"

@@ -24,6 +24,12 @@ def get_config(form="plain"):
     if form not in ("plain", "identity", "judged"):
         raise ValueError(f"cyclegan_digits.py:{form}: write :identity, :judged, or nothing")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "CycleGAN, arXiv 1703.10593",
+        "group": "cyclegan_digits",
+        "tags": ("cyclegan", "digits", form),
+    }
     config.seed = 0
     config.duration = "2000 steps"
     config.log_every = "2 %"

@@ -22,6 +22,12 @@ def get_config(form="plain"):
     if form not in ("plain", "no_identity", "unet"):
         raise ValueError(f"cyclegan_horse2zebra.py:{form}: write :no_identity, :unet, or nothing")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "CycleGAN, arXiv 1703.10593",
+        "group": "cyclegan_horse2zebra",
+        "tags": ("cyclegan", "horse2zebra", form),
+    }
     config.seed = 0
     config.duration = "200 epochs"
     config.log_every = "100 steps"

@@ -23,6 +23,12 @@ def get_config(form="plain"):
     if form not in ("plain", "judged"):
         raise ValueError(f"cyclegan_horse2zebra_64.py:{form}: write :judged, or nothing")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "CycleGAN, arXiv 1703.10593",
+        "group": "cyclegan_horse2zebra_64",
+        "tags": ("cyclegan", "horse2zebra", "64px", form),
+    }
     config.seed = 0
     config.duration = "10000 steps"
     config.log_every = "100 steps"

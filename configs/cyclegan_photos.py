@@ -23,6 +23,12 @@ def get_config(form="plain"):
     if form not in ("plain", "paired"):
         raise ValueError(f"cyclegan_photos.py:{form}: write :paired, or nothing")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "CycleGAN, arXiv 1703.10593",
+        "group": "cyclegan_photos",
+        "tags": ("cyclegan", "photos", form),
+    }
     config.seed = 0
     config.duration = "200 epochs"
     config.log_every = "100 steps"

@@ -18,6 +18,12 @@ def get_config(form="plain"):
     if form not in ("plain", "staged", "scratch"):
         raise ValueError(f"finetune_tiny11.py:{form}: write :staged, :scratch, or nothing")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "SimSiam, arXiv 2011.10566",
+        "group": "finetune_tiny11",
+        "tags": ("finetune", "tiny11", form),
+    }
     config.seed = 0
     config.duration = "20 epochs"
     config.log_every = "50 steps"

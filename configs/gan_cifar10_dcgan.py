@@ -18,6 +18,12 @@ from ml_collections.config_dict import placeholder
 
 def get_config():
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "DCGAN, arXiv 1511.06434",
+        "group": "gan_cifar10_dcgan",
+        "tags": ("gan", "cifar10", "dcgan"),
+    }
     config.seed = 0
     config.duration = "200000 steps"
     config.log_every = "100 steps"

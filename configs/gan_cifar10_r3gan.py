@@ -21,6 +21,12 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 def get_config():
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "R3GAN, arXiv 2501.05441",
+        "group": "gan_cifar10_r3gan",
+        "tags": ("gan", "cifar10", "r3gan"),
+    }
     config.seed = 0
     config.duration = "250 Mimages"
     config.log_every = "100 steps"

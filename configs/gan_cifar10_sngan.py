@@ -19,6 +19,12 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 def get_config():
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "SNGAN, arXiv 1802.05957",
+        "group": "gan_cifar10_sngan",
+        "tags": ("gan", "cifar10", "sngan"),
+    }
     config.seed = 0
     config.duration = "100000 steps"
     config.log_every = "100 steps"

@@ -17,6 +17,12 @@ def get_config(form="plain"):
     if form not in ("plain", "judged"):
         raise ValueError(f"gan_digits.py:{form}: write :judged, or nothing")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "R3GAN, arXiv 2501.05441",
+        "group": "gan_digits",
+        "tags": ("gan", "digits", form),
+    }
     config.seed = 0
     config.duration = "6000 steps"
     config.log_every = "100 steps"

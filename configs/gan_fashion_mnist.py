@@ -18,6 +18,12 @@ def get_config(form="plain"):
     if form not in ("plain", "judged"):
         raise ValueError(f"gan_fashion_mnist.py:{form}: write :judged, or nothing")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "R3GAN, arXiv 2501.05441",
+        "group": "gan_fashion_mnist",
+        "tags": ("gan", "fashion_mnist", form),
+    }
     config.seed = 0
     config.duration = "6 epochs"
     config.log_every = "100 steps"

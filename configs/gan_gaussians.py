@@ -17,6 +17,12 @@ def get_config(layout="grid"):
     if layout not in ("grid", "ring"):
         raise ValueError(f"gan_gaussians.py:{layout}: write :ring, or nothing for the grid")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "R3GAN, arXiv 2501.05441",
+        "group": "gan_gaussians",
+        "tags": ("gan", "gaussians", layout),
+    }
     config.seed = 0
     config.duration = "30000 steps"
     config.log_every = "200 steps"

@@ -17,6 +17,12 @@ from ml_collections.config_dict import placeholder
 
 def get_config():
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "R3GAN, arXiv 2501.05441",
+        "group": "gan_photos",
+        "tags": ("gan", "photos"),
+    }
     config.seed = 0
     config.duration = "10 Mimages"
     config.log_every = "100 steps"

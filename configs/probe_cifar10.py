@@ -16,6 +16,12 @@ def get_config(form="sgd"):
     if form not in ("sgd", "lars", "fast"):
         raise ValueError(f"probe_cifar10.py:{form}: write :lars, :fast, or nothing")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "SimSiam, arXiv 2011.10566",
+        "group": "probe_cifar10",
+        "tags": ("probe", "cifar10", form),
+    }
     config.seed = 0
     config.duration = "100 epochs"
     config.log_every = "50 steps"

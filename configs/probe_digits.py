@@ -19,6 +19,12 @@ def get_config(form="published"):
     if form not in ("published", "fast"):
         raise ValueError(f"probe_digits.py:{form}: write :fast, or nothing")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "SimSiam, arXiv 2011.10566",
+        "group": "probe_digits",
+        "tags": ("probe", "digits", form),
+    }
     config.seed = 0
     config.duration = "90 epochs"
     config.log_every = "50 steps"

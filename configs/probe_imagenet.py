@@ -18,6 +18,12 @@ def get_config(form="code"):
     if form not in ("code", "paper", "sgd"):
         raise ValueError(f"probe_imagenet.py:{form}: write :paper, :sgd, or nothing")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "SimSiam, arXiv 2011.10566",
+        "group": "probe_imagenet",
+        "tags": ("probe", "imagenet", form),
+    }
     config.seed = 0
     config.duration = "90 epochs"
     config.log_every = "50 steps"

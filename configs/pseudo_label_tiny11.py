@@ -16,6 +16,12 @@ from ml_collections.config_dict import placeholder
 
 def get_config():
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "Pseudo-Label, Lee 2013",
+        "group": "pseudo_label_tiny11",
+        "tags": ("pseudo_label", "tiny11"),
+    }
     config.seed = 0
     config.duration = "300 steps"
     config.log_every = "50 steps"

@@ -8,14 +8,27 @@ deformations of each scan and never sees a label; a probe then shows what a few 
 
 Expect kNN accuracy near 0.98 and, with 1, 3, 10 and all labels a class, about 0.82, 0.93, 0.97 and 0.99, against 0.60,
 0.76, 0.85 and 0.91 on raw pixels; see experiments/RESULTS.md.
+
+Three ablations of the paper fail on purpose, `:no_stop_gradient` and `:no_predictor` by collapsing, `:fixed_predictor`
+by not converging; experiments.explore says of each which it is.
 """
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
-def get_config():
+def get_config(ablation="none"):
+    if ablation not in ("none", "no_stop_gradient", "no_predictor", "fixed_predictor"):
+        raise ValueError(
+            f"simsiam_digits.py:{ablation}: write :no_stop_gradient, :no_predictor, :fixed_predictor, or nothing"
+        )
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "SimSiam, arXiv 2011.10566",
+        "group": "simsiam_digits",
+        "tags": ("simsiam", "digits", *([] if ablation == "none" else [ablation])),
+    }
     config.seed = 0
     config.duration = "360 epochs"
     config.log_every = "2 epochs"
@@ -26,6 +39,7 @@ def get_config():
         "batch_size": 128,
         "feeding": "auto",
         "data_dir": "",
+        "without": (),
     }
     config.preprocess = {
         "type": "augment.TwoViews",
@@ -76,8 +90,13 @@ def get_config():
             "weight_decay": 5e-4,
             "constant_rate": ("predictor",),
         },
-        "stop_gradient": True,
+        "stop_gradient": ablation != "no_stop_gradient",
     }
+    if ablation == "fixed_predictor":
+        config.method.train_predictor = False
+    if ablation == "no_predictor":
+        config.method.predictor = {"type": "models.heads.NoPredictor"}
+        config.method.optimizer.constant_rate = ()
     train = {
         "type": "data.feed.Evaluation",
         "name": config.data.get_ref("name"),

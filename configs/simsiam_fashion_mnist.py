@@ -13,6 +13,12 @@ from ml_collections.config_dict import placeholder
 
 def get_config():
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "SimSiam, arXiv 2011.10566",
+        "group": "simsiam_fashion_mnist",
+        "tags": ("simsiam", "fashion_mnist"),
+    }
     config.seed = 0
     config.duration = "5 epochs"
     config.log_every = "50 steps"
@@ -23,6 +29,7 @@ def get_config():
         "batch_size": 256,
         "feeding": "auto",
         "data_dir": "",
+        "without": (),
     }
     config.preprocess = {
         "type": "augment.TwoViews",

@@ -18,6 +18,12 @@ from ml_collections.config_dict import placeholder
 
 def get_config():
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "SimSiam, arXiv 2011.10566",
+        "group": "simsiam_imagenet",
+        "tags": ("simsiam", "imagenet"),
+    }
     config.seed = 0
     config.duration = "100 epochs"
     config.log_every = "50 steps"

@@ -18,6 +18,12 @@ def get_config(labels="unlabelled"):
     if labels not in ("labelled", "unlabelled"):
         raise ValueError(f"simsiam_photos.py:{labels}: write :labelled, or nothing")
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "SimSiam, arXiv 2011.10566",
+        "group": "simsiam_photos",
+        "tags": ("simsiam", "photos", labels),
+    }
     config.seed = 0
     config.duration = "200 epochs"
     config.log_every = "50 steps"

@@ -18,6 +18,12 @@ from ml_collections.config_dict import placeholder
 
 def get_config():
     config = ConfigDict()
+    config.experiment = {
+        "type": "loop.Experiment",
+        "paper": "SimSiam, arXiv 2011.10566",
+        "group": "simsiam_tiny11",
+        "tags": ("simsiam", "tiny11"),
+    }
     config.seed = 0
     config.duration = "120 epochs"
     config.log_every = "50 steps"
@@ -28,6 +34,7 @@ def get_config():
         "batch_size": 128,
         "feeding": "auto",
         "data_dir": "",
+        "without": (),
     }
     config.preprocess = {
         "type": "augment.TwoViews",

@@ -1,12 +1,14 @@
-"""The figures of a run's page with their captions, as inline SVG that follows the page's colours."""
+"""What figures are drawn with, as inline SVG in the colours of a page or alone, and a run's maps and confusions."""
 
+import contextlib
+import dataclasses
 import html
 import io
-import itertools
 import math
 import re
+import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,130 +33,36 @@ svg text { font-family: inherit !important; }
 """
 """What a page's style sheet must say for the figures: the page's colours, light or dark, and their frames."""
 
-_NOTES = (
-    (r"^train/cycle", "How far images are from their way there and back, over values in [-1, 1]."),
-    (r"^train/identity", "How much a generator changes images of the domain that it makes, over values in [-1, 1]."),
-    (r"^train/.*logit", "What the discriminator thinks of real images and of those made: the higher, the more real."),
-    (r"^eval/.*margin", "How many standard deviations real images and those made lie apart for the discriminator."),
-    (r"^train/.*loss", "What training makes small, averaged over the steps since the point before."),
-    (r"^train/learning_rate", "The size of an update, as the schedule sets it."),
-    (r"^train/accuracy", "The share of training images, as augmented, that were classified rightly while training."),
-    (r"knn.*accuracy", "The share of test images that a vote of the most similar training images classifies rightly."),
-    (r"accuracy_top5", "The share of test images whose class is among the five that the network holds likeliest."),
-    (r"accuracy", "The share of test images that are classified rightly."),
-    (r"macro_f1", "The F1 score, of precision and recall alike, as the mean over classes however large each is."),
-    (r"calibration_error", "By how much the network's confidence differs from how often it is right."),
-    (r"deviation", "How much the network's normalised output varies over images. Near 0 it has collapsed."),
-    (r"^eval/.*psnr", "How close translations are to their true counterparts, in decibels; the higher the better."),
-    (r"^eval/.*error_(ab|ba)", "How far translations are from their true counterparts, over pixels in [0, 1]."),
-    (r"^eval/.*read_real", "The share of real images that a classifier of their domain takes for their class."),
-    (r"^eval/.*read_", "The share of translations that a classifier of real images takes for their class."),
-    (r"^eval/.*reconstruction", "How far an image is from its way there and back, a mean over pixels in [0, 1]."),
-    (r"^eval/.*change", "How far translations are from their images, over pixels in [0, 1]; 0 for copies."),
-    (r"^eval/.*identity", "How much a generator changes images of the domain that it makes; 0 leaves them alone."),
-    (r"^eval/.*correlation", "Whether light stays light: 1 where it does, -1 where it becomes dark."),
-    (r"^eval/.*checkerboard", "A pattern of two pixels, over what real images have of it: about 1 is healthy."),
-    (r"^eval/.*separability", "How often the discriminator ranks a real image above one that was made: 0.5 is a draw."),
-    (r"^eval/.*diversity", "How far apart pictures made are, over real ones; near 0 all of them are one."),
-    (r"rank", "How many directions the features really use; a fall to a few is a (partial) collapse."),
-)
+
+@dataclasses.dataclass(frozen=True)
+class Palette:
+    """What a figure is drawn in, beside the colours of classes, which are the same everywhere: `#rrggbb` each."""
+
+    ink: str
+    rule: str
+    panel: str
+    series: tuple[str, ...]
+
+
 # Matplotlib knows no style sheet: it draws in these, and the colours of the page take their place afterwards.
-_INK, _RULE, _PANEL = "#010203", "#010204", "#010205"
-_SERIES = ("#010300", "#010301", "#010302", "#010303", "#010304")
-_STAND_INS = {
-    _INK: "currentColor",
-    _RULE: "var(--rule)",
-    _PANEL: "var(--panel)",
-    **{colour: f"var(--series-{place})" for place, colour in enumerate(_SERIES)},
-}
-_CLASS_COLOURS = (
+PAGE = Palette("#010203", "#010204", "#010205", ("#010300", "#010301", "#010302", "#010303", "#010304"))
+"""Stands for the colours of the page, light or dark, in what `as_svg` writes."""
+LIGHT = Palette("#1c2128", "#d5dae0", "#ffffff", ("#0072b2", "#d55e00", "#6b7280", "#009e73", "#a8508a"))
+"""The light ones of those colours, for `as_png`."""
+CLASS_COLOURS = (
     "#e69f00", "#56b4e9", "#009e73", "#c9b400", "#3a86c8", "#d55e00", "#cc79a7", "#8a8a8a", "#8c6bb1", "#a6761d",
 )  # fmt: skip
-_MARKERS = "os^DvPXp*h"
+"""Colours of classes, easy to tell apart for the colour-blind too, on a light page and on a dark one."""
+MARKERS = "os^DvPXp*h"
+"""Matplotlib's signs for the shapes of points."""
+
+_STAND_INS = {
+    PAGE.ink: "currentColor",
+    PAGE.rule: "var(--rule)",
+    PAGE.panel: "var(--panel)",
+    **{colour: f"var(--series-{place})" for place, colour in enumerate(PAGE.series)},
+}
 _COUNTED_CLASSES, _NAMED_CLASSES = 20, 50
-
-
-def accuracies(rows: Sequence[str], columns: Sequence[log.Column]) -> str:
-    """Accuracy against labelled images a class, a line for each of `rows`; "" for fewer than two such columns."""
-    columns = [column for column in columns if column.name != "knn"]
-    if len(columns) < 2:
-        return ""
-    figure, axes = _figure(7.2, 3.6)
-    places = np.arange(len(columns))
-    for row, (colour, dashes), marker in zip(rows, _lines(rows), itertools.cycle(_MARKERS), strict=False):
-        values = np.array([column.accuracies[row] if row in column.accuracies else math.nan for column in columns])
-        errors = np.array([column.spreads[row] if row in column.spreads else 0.0 for column in columns])
-        axes.errorbar(
-            places,
-            values,
-            yerr=errors,
-            color=colour,
-            marker=marker,
-            linestyle=dashes,
-            linewidth=2,
-            capsize=3,
-            label=row,
-        )
-    axes.set_xticks(places, [column.name.removeprefix("labels_") for column in columns])
-    axes.set_xlabel("labelled images a class")
-    axes.set_ylabel("accuracy")
-    axes.legend(frameon=False, labelcolor=_INK, loc="lower right")
-    svg = _svg(figure, f"Accuracy against labelled images a class, for {', '.join(rows)}")
-    note = "The same numbers as lines; bars are one standard deviation. Further left, fewer labels were spent."
-    return f'<figure class="panel">{svg}<figcaption>{note}</figcaption></figure>'
-
-
-def _lines(rows: Sequence[str]) -> list[tuple[str, str]]:
-    """(colour, dashes) of each row: what must be beaten looks the same on every page."""
-    given = {"raw_pixels": (_SERIES[2], ":"), "untrained": (_SERIES[1], "--")}
-    others = itertools.cycle((_SERIES[0], *_SERIES[3:]))
-    return [given[row] if row in given else (next(others), "-") for row in rows]
-
-
-def curves(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
-    """The section of curves from (epochs, values), both [points], by name; "" where there is none to draw.
-
-    `<stem>/healthy` is no curve but a level in the charts of its neighbours' deviations.
-    """
-    parts = []
-    for prefix, heading in (("train/", "Training"), ("eval/", "Evaluation while training")):
-        panels = [
-            _curve(name, *series[name], healthy=_healthy(name, series))
-            for name in series
-            if name.startswith(prefix) and len(series[name][0]) > 1 and not name.endswith("/healthy")
-        ]
-        if panels:
-            parts.append(f'<h3>{heading}</h3><div class="panels">{"".join(panels)}</div>')
-    return f"<section><h2>Curves</h2>{''.join(parts)}</section>" if parts else ""
-
-
-def _healthy(name: str, series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float | None:
-    level = f"{name.rpartition('/')[0]}/healthy"
-    drawn = re.search("deviation|std|spread", name.rpartition("/")[2]) and level in series
-    return float(series[level][1][-1]) if drawn else None
-
-
-def _curve(name: str, epochs: np.ndarray, values: np.ndarray, *, healthy: float | None) -> str:
-    figure, axes = _figure(3.9, 2.3)
-    window = len(values) // 40
-    if window > 2:
-        stride = math.ceil(len(values) / 1000)
-        axes.plot(epochs[::stride], values[::stride], color=_SERIES[0], linewidth=0.8, alpha=0.35)
-        smooth = np.convolve(values, np.ones(window) / window, mode="valid")
-        middle = epochs[window // 2 :][: len(smooth)]
-        axes.plot(middle[::stride], smooth[::stride], color=_SERIES[0], linewidth=2)
-    else:
-        axes.plot(
-            epochs, values, color=_SERIES[0], linewidth=2, marker="o" if len(values) < 30 else None, markersize=3.5
-        )
-    if healthy is not None:
-        axes.axhline(healthy, color=_SERIES[1], linestyle="--", linewidth=1.5)
-        axes.set_ylim(bottom=min(0.0, float(values.min())))
-    axes.set_xlabel("epoch")
-    note = next((note for pattern, note in _NOTES if re.search(pattern, name)), "")
-    note += " Dashed: the level of a healthy network." if healthy is not None else ""
-    svg = _svg(figure, f"{name} against epoch, last value {values[-1]:.4g}")
-    return f"<figure><h3>{html.escape(name)}</h3>{svg}<figcaption>Last {values[-1]:.4g}. {note}</figcaption></figure>"
 
 
 def maps(arrays: Mapping[str, np.ndarray]) -> str:
@@ -180,32 +88,12 @@ def _map(arrays: Mapping[str, np.ndarray], stem: str, row: str) -> str:
     places, labels = arrays[f"{stem}/map/{row}"], arrays[f"{stem}/map_labels"]
     stride = math.ceil(len(places) / 1500)
     places, labels = places[::stride], labels[::stride]
-    names = arrays[f"{stem}/map_classes"] if f"{stem}/map_classes" in arrays else None
-    figure, axes = _figure(3.9, 3.9)
-    for label in np.unique(labels):
-        chosen = places[labels == label]
-        colour = _RULE if label < 0 else _CLASS_COLOURS[label % len(_CLASS_COLOURS)]
-        marker = _MARKERS[(label + label // len(_CLASS_COLOURS)) % len(_MARKERS)]
-        axes.scatter(*chosen.T, s=18, color=colour, marker=marker, linewidths=0, alpha=0.75)
-    for label in np.unique(labels[labels >= 0])[:30]:
-        box = {"facecolor": _PANEL, "edgecolor": "none", "alpha": 0.75, "boxstyle": "round,pad=0.15"}
-        name = str(label) if names is None else str(names[label])
-        axes.text(
-            *np.median(places[labels == label], axis=0),
-            name,
-            ha="center",
-            va="center",
-            weight="bold",
-            size=13,
-            color=_INK,
-            bbox=box,
-        )
-    axes.set(xticks=[], yticks=[])
-    axes.spines["bottom"].set_visible(False)
-    axes.grid(visible=False)
+    names = [str(name) for name in arrays[f"{stem}/map_classes"]] if f"{stem}/map_classes" in arrays else None
+    figure, axes = blank(3.9, 3.9)
+    draw_groups(axes, places, labels, names)
     shares = f"{stem}/map_explained/{row}"
     held = f"The two axes hold {float(np.sum(arrays[shares])):.0%} of the variance." if shares in arrays else ""
-    svg = _svg(figure, f"Map of the features of {row} in {stem}, coloured by class")
+    svg = as_svg(figure, f"Map of the features of {row} in {stem}, coloured by class")
     return f"<figure><h3>{html.escape(row)}</h3>{svg}<figcaption>{held}</figcaption></figure>"
 
 
@@ -228,7 +116,7 @@ def _confusion(stem: str, counts: np.ndarray, names: Sequence[str]) -> str:
     classes = len(names)
     # As in the picture of the evaluator: the square root lifts the few confusions of a good classifier.
     shades = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
-    figure, axes = _figure(7.2, min(7.2, 1.6 + 0.8 * classes))
+    figure, axes = blank(7.2, min(7.2, 1.6 + 0.8 * classes))
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     if classes > _NAMED_CLASSES:
@@ -244,18 +132,20 @@ def _confusion(stem: str, counts: np.ndarray, names: Sequence[str]) -> str:
         for row, column in np.argwhere(shades > 0):
             shade = shades[row, column]
             place = (column - 0.48, row - 0.48)
-            axes.add_patch(matplotlib.patches.Rectangle(place, 0.96, 0.96, color=_SERIES[0], alpha=shade, linewidth=0))
+            axes.add_patch(
+                matplotlib.patches.Rectangle(place, 0.96, 0.96, color=PAGE.series[0], alpha=shade, linewidth=0)
+            )
             if classes <= _COUNTED_CLASSES:
-                ink = _PANEL if shade > 0.7 else _INK
+                ink = PAGE.panel if shade > 0.7 else PAGE.ink
                 axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=ink, size=9)
         size = min(9.0, 300 / classes)
-        shown = [name if len(name) <= 18 else f"{name[:17]}\u2026" for name in names]
+        shown = [shortened(name, 18) for name in names]
         upright = max(map(len, shown)) * size * 0.6 > 400 / classes
         axes.set_xticks(range(classes), shown, size=size, rotation=90 if upright else 0, parse_math=False)
         axes.set_yticks(range(classes), shown, size=size, parse_math=False)
         axes.set(xlabel="predicted class", ylabel="true class")
     axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), aspect="equal")
-    svg = _svg(figure, f"Confusion matrix of {stem}, {classes} classes")
+    svg = as_svg(figure, f"Confusion matrix of {stem}, {classes} classes")
     note = "A row holds the images of one true class, a column those taken for one; stronger colour, larger share."
     return (
         f'<figure class="panel"><h3>{html.escape(stem)}</h3>{svg}'
@@ -278,28 +168,62 @@ def _most_confused(counts: np.ndarray, names: Sequence[str]) -> str:
     )
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    """A chart without a window, in the page's stand-in colours; width and height in inches, 72 of its units each."""
+def draw_groups(
+    axes: Any, places: np.ndarray, groups: np.ndarray, names: Sequence[str] | None, palette: Palette = PAGE
+) -> None:
+    """Points [n, 2] in colour and shape of their groups, int [n] (-1 in grey), and the names of the first 30 groups.
+
+    A name stands at the median of its group; without `names` it is the group's number.
+    """
+    for group in np.unique(groups):
+        colour = palette.rule if group < 0 else CLASS_COLOURS[group % len(CLASS_COLOURS)]
+        marker = MARKERS[(group + group // len(CLASS_COLOURS)) % len(MARKERS)]
+        axes.scatter(*places[groups == group].T, s=18, color=colour, marker=marker, linewidths=0, alpha=0.75)
+    box = {"facecolor": palette.panel, "edgecolor": "none", "alpha": 0.75, "boxstyle": "round,pad=0.15"}
+    for group in np.unique(groups[groups >= 0])[:30]:
+        axes.text(
+            *np.median(places[groups == group], axis=0),
+            str(group) if names is None else shortened(names[group], 24),
+            ha="center",
+            va="center",
+            weight="bold",
+            size=13,
+            color=palette.ink,
+            bbox=box,
+            parse_math=False,
+        )
+    axes.set(xticks=[], yticks=[])
+    axes.spines["bottom"].set_visible(False)
+    axes.grid(visible=False)
+
+
+def shortened(name: str, most: int) -> str:
+    """`name`, cut to `most` characters with an ellipsis where it is longer."""
+    return name if len(name) <= most else f"{name[: most - 1]}\u2026"
+
+
+def blank(width: float, height: float, palette: Palette = PAGE) -> tuple[Any, Any]:
+    """(figure, axes) of Matplotlib without a window; width and height in inches, 72 units of the SVG each."""
     import matplotlib.figure
 
     figure = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_RULE)
-    axes.grid(axis="y", color=_RULE, linewidth=0.7)
+    axes.spines["bottom"].set_color(palette.rule)
+    axes.grid(axis="y", color=palette.rule, linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, length=0, labelsize=9)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
+    axes.tick_params(which="both", colors=palette.ink, length=0, labelsize=9)
+    axes.xaxis.label.set_color(palette.ink)
+    axes.yaxis.label.set_color(palette.ink)
     return figure, axes
 
 
-def _svg(figure: Any, label: str) -> str:
-    """The figure as inline SVG, its text kept as text, its ids its own, its colours those of the page."""
+def as_svg(figure: Any, label: str) -> str:
+    """A figure in the colours `PAGE` as inline SVG, its text kept as text, its ids its own, its colours the page's."""
     import matplotlib
 
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}), _any_script():
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     svg = file.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
@@ -309,4 +233,21 @@ def _svg(figure: Any, label: str) -> str:
     svg = re.sub(r'\bid="', f'id="{own}', svg).replace('href="#', f'href="#{own}').replace("url(#", f"url(#{own}")
     for colour, ours in _STAND_INS.items():
         svg = svg.replace(colour, ours)
-    return re.sub(r"<svg[^>]*>", f'<svg {box} role="img" aria-label="{html.escape(label)}">', svg, count=1)
+    head = f'<svg {box} role="img" aria-label="{html.escape(label)}">'
+    return re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)
+
+
+def as_png(figure: Any) -> bytes:
+    """A figure in the colours `LIGHT` as a PNG file on white, 144 pixels an inch."""
+    file = io.BytesIO()
+    with _any_script():
+        figure.savefig(file, format="png", dpi=144, facecolor="white", metadata={"Software": None})
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def _any_script() -> Iterator[None]:
+    # Names may be of any language: Matplotlib draws a box for what its font lacks, and a page has fonts of its own.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield

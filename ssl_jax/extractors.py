@@ -16,7 +16,8 @@ from ssl_jax import augment, build, fingerprint, pretrained
 from ssl_jax.types import UsageError
 
 _CLASSIFY = "methods.classify.Classify"
-_PLAIN = "augment.Plain"
+PLAIN = "augment.Plain"
+"""The type of a section that prepares images without chance."""
 _INCEPTION_AT_ONCE = 32
 _ENCODER_AT_ONCE = 128
 
@@ -87,11 +88,11 @@ class Encoder:
         self.class_names: tuple[str, ...] = ()
         if path.is_file() or path.suffix in pretrained.FILE_SUFFIXES:
             parts = {"encoder": pretrained.read(origin)}
-            plain = {"type": _PLAIN, "mean": parts["encoder"].mean, "deviation": parts["encoder"].deviation}
+            plain = {"type": PLAIN, "mean": parts["encoder"].mean, "deviation": parts["encoder"].deviation}
         else:
-            folder, config = _run(path)
+            folder, config = run_of(path)
             parts = {"encoder": pretrained.read(str(folder), which=checkpoint)}
-            plain = _preparation(config, origin)
+            plain = preparation(config, origin)
             if config["method"]["type"] == _CLASSIFY:
                 # By its step, for a run that still trains may have gone on.
                 parts["head"] = pretrained.read(str(folder), "head", which=parts["encoder"].step)
@@ -127,8 +128,12 @@ class Encoder:
         return self._described + (", with its head" if "head" in self._variables else "")
 
 
-def _run(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
-    """The run folder, of a run of self-training its last round's, and its config."""
+def run_of(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
+    """The run folder, of a run of self-training its last round's, and its config, normalised.
+
+    Raises:
+        UsageError: for a folder that holds no run.
+    """
     config = build.normalised(pretrained.run_config(folder))
     if "self_training" not in config:
         return folder, config
@@ -136,15 +141,23 @@ def _run(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
     return folder, build.normalised(pretrained.run_config(folder))
 
 
-def _preparation(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """The first section of `augment.Plain` below the evaluators, the outer ones first."""
+def preparation(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """The first section of `augment.Plain` below a run's evaluators, the outer ones first.
+
+    Args:
+        config: of the run, normalised.
+        origin: the run, for the message.
+
+    Raises:
+        UsageError: where there is none.
+    """
     sections = [config["evaluators"]] if config.get("evaluators") else []
     for section in sections:
-        if "type" in section and section["type"] == _PLAIN:
+        if "type" in section and section["type"] == PLAIN:
             return dict(section)
         sections += [value for value in section.values() if isinstance(value, Mapping)]
     raise UsageError(
-        f"{origin}: no evaluator of this run has an {_PLAIN}, which would say how its images are prepared; "
+        f"{origin}: no evaluator of this run has an {PLAIN}, which would say how its images are prepared; "
         "give another run, or export the encoder (experiments.export), which prepares them without a resize"
     )
 

@@ -40,6 +40,29 @@ class Every:
             raise UsageError(f"steps={self.steps}: an evaluator runs every 1 step or more")
 
 
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a run belongs to, for writers that show it among others; it decides no result.
+
+    Attributes:
+        paper: the paper's name, "" where there is none.
+        group: the name of the runs that it is one of, such as those of one config.
+        tags: words to find it by, 1 to 64 characters each.
+
+    Raises:
+        UsageError: for a tag of another length.
+    """
+
+    paper: str = ""
+    group: str = ""
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for tag in self.tags:
+            if not 1 <= len(tag) <= 64:
+                raise UsageError(f"tags holds {tag!r}: a tag has 1 to 64 characters")
+
+
 def fit(
     *,
     folder: pathlib.Path,
@@ -55,6 +78,7 @@ def fit(
     mesh: jax.sharding.Mesh,
     log_every: Steps,
     graft: types.Graft | None = None,
+    experiment: Experiment | None = None,
 ) -> Mapping[str, Any]:
     """Trains until `duration`, from the newest checkpoint in `folder` if there is one.
 
@@ -76,6 +100,7 @@ def fit(
         log_every: steps between two lines of training metrics, each a mean over those steps
             (after a resume, over those since it).
         graft: networks that the run begins with instead of fresh ones.
+        experiment: what the run belongs to; writers read it in `config`.
 
     Returns:
         What `summary.json` says at the end; empty without a writer that writes it.
@@ -84,6 +109,7 @@ def fit(
         UsageError: for a folder that holds another config, or a batch that the devices do not divide.
         RunError: for a non-finite metric, a damaged checkpoint, a full disk, or after SIGTERM or Ctrl-C.
     """
+    del experiment  # built only so that a misspelt key is refused
     meshes.check_batch(data.batch_size, mesh)
     if not 0 <= seed < 2**32 or log_every < 1:
         raise UsageError(f"config.seed={seed} must lie in 0..2^32-1 and config.log_every={log_every} above 0")
@@ -162,8 +188,9 @@ def fit(
 def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Makes `folder` the run folder of `config` and writes `config.json`, or raises UsageError if it is another's.
 
-    What only watches a run (evaluators, writers, checkpoint policy) or carries it (mesh, workers, the data's place) may
-    change between two starts. Only the first process asks and writes; the others would race with it.
+    What only watches a run (evaluators, writers, checkpoint policy), names it (experiment) or carries it (mesh,
+    workers, the data's place) may change between two starts. Only the first process asks and writes; the others would
+    race with it.
     """
     if jax.process_index() > 0:
         return
@@ -245,8 +272,8 @@ def _read_json(file):
 
 
 def _deciding(config):
-    """The leaves that decide the result: all but what watches, what carries, and where the data lie."""
-    carrying = ("evaluators", "writers", "checkpoint", "log_every", "mesh")
+    """The leaves that decide the result: all but what watches, names or carries, and where the data lie."""
+    carrying = ("evaluators", "writers", "checkpoint", "log_every", "mesh", "experiment")
     leaves = _leaves({key: value for key, value in config.items() if key not in carrying})
     places = ("data_dir", "workers", "guesses.file", "guesses.data_dir")
     elsewhere = ("config.graft.origin", "config.self_training.unlabelled.data_dir")

@@ -11,38 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax import charts, log, report_classification, report_pictures, report_translation, types
+from ssl_jax import charts, log, page, report_classification, report_curves, report_pictures, report_translation, types
 
 _ROW_NOTES = {
     "raw_pixels": "the image's own pixels, no network at all: what must be beaten",
     "untrained": "the same network before its first update: what the architecture alone gives",
 }
-_STYLE = """
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.6 system-ui, -apple-system, "Segoe UI",
-  Roboto, "Noto Sans", sans-serif; }
-main { max-width: 66rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; }
-h1 { font-size: 2.1rem; line-height: 1.2; margin: 0 0 .4rem; letter-spacing: -.02em; }
-h2 { font-size: 1.35rem; margin: 3.2rem 0 .6rem; letter-spacing: -.01em; }
-h3 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
-p, figcaption, caption { max-width: 46rem; }
-.soft, figcaption, caption { color: var(--soft); font-size: .9rem; line-height: 1.5; }
-.lead { font-size: 1.15rem; }
-.alarms { border: 2px solid var(--alarm); background: var(--alarm-page); color: var(--alarm); border-radius: 8px;
-  padding: .9rem 1.2rem; margin: 0 0 2rem; }
-.alarms h2 { margin: 0 0 .3rem; font-size: 1.1rem; } .alarms ul { margin: 0; padding-left: 1.2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .8rem 0; }
-caption { caption-side: bottom; text-align: left; padding-top: .6rem; }
-th, td { padding: .45rem 1.1rem .45rem 0; text-align: left; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-thead th { color: var(--soft); font-weight: 600; font-size: .85rem; }
-tbody th { font-weight: 600; } td.best { font-weight: 700; color: var(--accent); }
-td small { color: var(--soft); font-weight: 400; }
-details { margin: .8rem 0; } summary { cursor: pointer; color: var(--accent); }
-pre { background: var(--panel); border-radius: 10px; padding: 1rem 1.2rem; overflow-x: auto; font: .85rem/1.55
-  ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-code { font: .9em ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-"""
 
 
 def write(folder: pathlib.Path) -> pathlib.Path:
@@ -72,7 +46,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
         report_translation.section(summary),
         charts.maps(arrays),
         charts.confusion(arrays),
-        charts.curves(series),
+        report_curves.curves(series),
         report_pictures.section(
             pictures, steps_per_epoch=summary["steps_per_epoch"] if "steps_per_epoch" in summary else None
         ),
@@ -80,14 +54,9 @@ def write(folder: pathlib.Path) -> pathlib.Path:
         _details("The config of this run", f"<pre>{_text(_outline(config))}</pre>") if config else "",
         _environment(summary),
     ]
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{charts.STYLE}{_STYLE}{report_pictures.STYLE}</style></head>\n"
-        "<body><main>\n" + "\n".join(section for section in sections if section) + "\n</main></body>\n</html>\n"
-    )
+    body = "\n".join(section for section in sections if section)
     path = folder / "report.html"
-    log.replace(path, page)
+    log.replace(path, page.whole(title, body, styles=(report_pictures.STYLE,)))
     return path
 
 
@@ -216,7 +185,7 @@ def _results(summary: Mapping[str, Any]) -> str:
         f'<div class="wide"><table><caption>{caption}</caption><thead><tr><th scope="col">representation</th>{heads}'
         f"</tr></thead><tbody>{body}</tbody></table></div>"
     )
-    return f"<section><h2>What the features are worth</h2>{table}{charts.accuracies(rows, columns)}</section>"
+    return f"<section><h2>What the features are worth</h2>{table}{report_curves.accuracies(rows, columns)}</section>"
 
 
 def _numbers(summary: Mapping[str, Any]) -> str:

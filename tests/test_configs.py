@@ -19,6 +19,7 @@ from ssl_jax.types import UsageError
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "__init__")
 NAMES += ["simsiam_photos:labelled"]
+NAMES += [f"simsiam_digits:{form}" for form in ("no_stop_gradient", "no_predictor", "fixed_predictor")]
 NAMES += [f"finetune_{data}:{form}" for data in ("digits", "tiny11", "photos") for form in ("staged", "scratch")]
 NAMES += ["probe_digits:fast", "probe_tiny11:fast", "probe_cifar10:fast", "probe_cifar10:lars"]
 NAMES += ["probe_imagenet:paper", "probe_imagenet:sgd"]
@@ -222,7 +223,7 @@ def test_bfloat16_by_one_key(name):
     networks = config.method
     before = networks.encoder.dtype
     networks.encoder.dtype = "bfloat16"
-    heads = {networks.projector.dtype, networks.predictor.dtype}
+    heads = {head.dtype for head in (networks.projector, networks.predictor) if "dtype" in head}
     assert before == "float32" and (heads == {"bfloat16"} or "dtype=bfloat16" not in module(name).__doc__)
 
 

@@ -49,6 +49,8 @@ ROOMS = {
         ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.models.layers", "ssl_jax.models.convolution"),
         ARRAYS,
     ),
+    "ssl_jax.analysis.agreement": (("ssl_jax.types", "ssl_jax.analysis.spectrum"), ARRAYS),
+    "ssl_jax.analysis.anomaly": (("ssl_jax.types", "ssl_jax.analysis.neighbours"), (*ARRAYS, "sklearn")),
     "ssl_jax.analysis.*": (("ssl_jax.types", "ssl_jax.rng"), (*ARRAYS, "scipy", "sklearn")),
     "ssl_jax.methods.*": (
         tuple(
@@ -114,6 +116,14 @@ ROOMS = {
     "ssl_jax.checkpoint": (("ssl_jax.types",), ("jax", "numpy", "orbax")),
     "ssl_jax.log": (("ssl_jax.types",), ("jax", "numpy")),
     "ssl_jax.charts": (("ssl_jax.types", "ssl_jax.log"), ("numpy", "matplotlib")),
+    "ssl_jax.figures": (("ssl_jax.charts",), ("numpy",)),
+    "ssl_jax.page": (("ssl_jax.charts",), ()),
+    "ssl_jax.comparison": (("ssl_jax.types", "ssl_jax.log", "ssl_jax.writers.files"), ("numpy",)),
+    "ssl_jax.report_comparison": (
+        tuple(f"ssl_jax.{room}" for room in ("types", "log", "charts", "comparison", "figures", "page")),
+        ("numpy",),
+    ),
+    "ssl_jax.report_curves": (("ssl_jax.charts", "ssl_jax.log"), ("numpy",)),
     "ssl_jax.report": (
         tuple(
             f"ssl_jax.{room}"
@@ -121,7 +131,9 @@ ROOMS = {
                 "types",
                 "log",
                 "charts",
+                "page",
                 "report_classification",
+                "report_curves",
                 "report_pictures",
                 "report_translation",
             )
@@ -174,7 +186,56 @@ ROOMS = {
         ),
         ("numpy",),
     ),
+    "ssl_jax.explore.scatter_script": (("ssl_jax.explore.scatter_map_script",), ()),
+    "ssl_jax.explore.scatter_map_script": ((), ()),
+    "ssl_jax.explore.scatter_style": ((), ()),
+    "ssl_jax.explore.scatter": (
+        (
+            *(f"ssl_jax.{room}" for room in ("types", "charts", "sheet")),
+            *(f"ssl_jax.explore.{room}" for room in ("scatter_script", "scatter_style")),
+        ),
+        ("numpy", "PIL"),
+    ),
+    "ssl_jax.explore.read": (
+        (
+            *(f"ssl_jax.{room}" for room in ("types", "rng", "augment", "build", "extractors", "pretrained")),
+            *(f"ssl_jax.{room}" for room in ("data.feed", "data.transforms", "explore.subject")),
+        ),
+        ("jax", "numpy", "flax"),
+    ),
+    # Its parts, and the whole of them: what they show others have computed.
+    "ssl_jax.explore.*": (
+        (
+            *(f"ssl_jax.{room}" for room in ("types", "sheet", "figures", "page", "explore.*")),
+            *(f"ssl_jax.analysis.{room}" for room in ("agreement", "anomaly", "cluster_scores", "kmeans", "neighbours")),
+            *(f"ssl_jax.analysis.{room}" for room in ("pca", "spectrum")),
+        ),
+        ("numpy", "PIL", "sklearn", "umap"),
+    ),
     "experiments.command": (("ssl_jax.types",), ("absl",)),
+    "experiments.compare": (
+        (
+            *(f"experiments.{room}" for room in ("command", "output")),
+            *(f"ssl_jax.{room}" for room in ("types", "comparison", "report_comparison")),
+        ),
+        ("absl", "tqdm"),
+    ),
+    "experiments.benchmark_explore": (
+        (
+            "experiments.command",
+            *(f"ssl_jax.{room}" for room in ("types", "rng", "log")),
+            *(f"ssl_jax.analysis.{room}" for room in ("cluster_scores", "kmeans", "neighbours", "pca", "spectrum")),
+        ),
+        ("absl", "jax", "numpy", "sklearn", "tqdm"),
+    ),
+    "experiments.explore": (
+        (
+            *(f"experiments.{room}" for room in ("command", "output")),
+            *(f"ssl_jax.{room}" for room in ("types", "log", "data.feed", "data.source")),
+            *(f"ssl_jax.explore.{room}" for room in ("read", "subject", "whole")),
+        ),
+        ("absl", "numpy", "tqdm"),
+    ),
     "experiments.prepare": (("experiments.command", "ssl_jax.types", "ssl_jax.data.prepare"), ("absl",)),
     "experiments.benchmark_probe": (
         ("experiments.command", *(f"ssl_jax.{room}" for room in ("types", "rng", "log", "analysis.*", "evaluators.*"))),
@@ -243,8 +304,9 @@ LAZY = {
     "matplotlib": "ssl_jax.charts",
     "torch": "ssl_jax.models.pytorch",
     "safetensors": "ssl_jax.pretrained",
+    "umap": "ssl_jax.explore.maps",
 }
-NOT_ON_A_BARE_MACHINE = ("ssl_jax.data.", "experiments.", "configs.")
+NOT_ON_A_BARE_MACHINE = ("ssl_jax.data.", "ssl_jax.explore.", "experiments.", "configs.")
 
 
 def source_files():

@@ -55,6 +55,7 @@ def training(
     guesses: Guesses | None = None,
     class_names: tuple[str, ...] | None = None,
     image_shape: tuple[int | None, ...] | None = None,
+    without: tuple[str, ...] = (),
 ) -> Resident | Stream:
     """A training feed over a TFDS data set in ArrayRecord form.
 
@@ -73,12 +74,15 @@ def training(
         guesses: more images, under labels that a model gave them.
         class_names: what the classes must be, every image labelled; None takes any set.
         image_shape: height, width (None: any) and channels that the images must have; None takes any.
+        without: classes whose images are left out, for finding them as odd ones later.
 
     Raises:
         UsageError: for a set, split, batch or combination that does not exist, or another set than was expected.
     """
     records = source.open_source(name, split, data_dir)
     check_set(records, class_names, image_shape)
+    if without:
+        records = Selection(records, _rows_without(records, without))
     chosen = {}
     trains_on_labels = labels is not None or guesses is not None or class_names is not None
     if trains_on_labels and not records.class_names:
@@ -104,6 +108,17 @@ def training(
             subsets.refuse_no_class(arrays["label"], classes, records.describe)
         return Resident(arrays, batch_size, chosen)
     return Stream(records, batch_size, crop=crop, workers=workers, classes=classes, chosen=chosen)
+
+
+def _rows_without(records: source.Source, without: tuple[str, ...]) -> np.ndarray:
+    unknown = [name for name in without if name not in records.class_names]
+    if unknown:
+        there = ", ".join(records.class_names) or "none, it has no labels"
+        raise UsageError(f"data set {records.name!r} has no class {unknown[0]!r} to leave out; its classes: {there}")
+    rows = np.flatnonzero(~np.isin(records.labels(), [records.class_names.index(name) for name in without]))
+    if not len(rows):
+        raise UsageError(f"data set {records.name!r}: no image is left without {', '.join(without)}")
+    return rows
 
 
 def check_set(
@@ -171,6 +186,10 @@ class Evaluation:
     def labels(self) -> np.ndarray:
         """See `types.Examples.labels`."""
         return self._source.labels() if self._static is None else self._static["label"]
+
+    def names(self) -> tuple[str, ...]:
+        """What the set calls its images; without such names the split and the row, such as "test 17"."""
+        return tuple(self._source.ids() or (f"{self._source.split} {row}" for row in range(self.examples)))
 
     def batches(self) -> Iterator[Mapping[str, np.ndarray]]:
         """See `types.Examples.batches`."""

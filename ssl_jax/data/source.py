@@ -28,6 +28,7 @@ class Source:
         split: likewise.
         examples: how many records the split has.
         class_names: () if unlabelled: there is no `label`, or it is not one class a record.
+        splits: all that the set has.
         image_shape: height, width and channels (1 or 3); None where a side varies.
     """
 
@@ -53,6 +54,7 @@ class Source:
         label = features["label"] if "label" in features else None
         self._labelled = isinstance(label, tfds.features.ClassLabel)
         self.class_names = tuple(label.names) if self._labelled else ()
+        self.splits = tuple(builder.info.splits)
         _check_split(builder.info, split, name, directory)
         skipped = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
         self._records = builder.as_data_source(split, decoders={key: tfds.decode.SkipDecoding() for key in skipped})

@@ -30,6 +30,8 @@ class SimSiam:
         predictor: projections to predictions p of the other view's projection.
         optimizer: updates every network.
         stop_gradient: False only for the paper's ablation (section 4.1), which collapses.
+        train_predictor: False only for the paper's ablation (section 4.2), whose predictor stays as it began and whose
+            training does not converge.
     """
 
     encoder: nn.Module
@@ -37,6 +39,7 @@ class SimSiam:
     predictor: nn.Module
     optimizer: optim.Optimizer
     stop_gradient: bool = True
+    train_predictor: bool = True
 
     def init(self, key: jax.Array, spec: Mapping[str, jax.ShapeDtypeStruct]) -> TrainState:
         """Fresh networks; `spec["view_1"]` gives the shape of one batch of views.
@@ -51,8 +54,9 @@ class SimSiam:
         for name, key in keys.items():
             network = getattr(self, name)
             variables = network.init(key, flowing, train=False)
-            params[name] = variables["params"]
-            stats[name] = variables.get("batch_stats", {})  # a network may have no batch norm
+            # A network may have no batch norm, and `NoPredictor` has nothing at all.
+            params[name] = variables.get("params", {})
+            stats[name] = variables.get("batch_stats", {})
             flowing = network.apply(variables, flowing, train=False)
             widths[name] = flowing.shape[-1]
         if widths["predictor"] != widths["projector"]:
@@ -89,9 +93,10 @@ class SimSiam:
             state.params, state.stats, batch["view_1"], batch["view_2"]
         )
         updates, opt = self.optimizer.update(gradients, state.opt["all"], state.params)
-        new = state.replace(
-            step=state.step + 1, params=optax.apply_updates(state.params, updates), stats=stats, opt={"all": opt}
-        )
+        params = optax.apply_updates(state.params, updates)
+        if not self.train_predictor:
+            params = {**params, "predictor": state.params["predictor"]}
+        new = state.replace(step=state.step + 1, params=params, stats=stats, opt={"all": opt})
         return new, {
             "loss": loss,
             "output_deviation": metrics.output_deviation(z_1),

@@ -92,6 +92,19 @@ class Predictor(nn.Module):
         return layers.at_least_float32(_dense_norm(x, self.output, 2, self.output_norm, self.dtype, train))
 
 
+class NoPredictor(nn.Module):
+    """Projections as they are, the paper's ablation without a predictor (section 4.2, table 1), which collapses.
+
+    It has no parameters, so an optimiser's `constant_rate` cannot name it.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Projections float32 [b, c], unchanged; `train` means nothing."""
+        del train
+        return x
+
+
 class Classifier(nn.Module):
     """One linear layer from features to class logits.
 

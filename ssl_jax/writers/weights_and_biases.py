@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import math
 import os
+import pathlib
 import secrets
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -22,8 +23,12 @@ class WandB:
     Starting raises `types.UsageError` where wandb is not installed. `"online"` without a key goes on offline and says
     so. Weights & Biases takes no step twice: an online run that goes back to a checkpoint keeps its first values there.
 
+    Below `wandb agent` the run is the sweep's: its id and project are the agent's, and a folder that holds another run
+    of Weights & Biases is a `types.UsageError`. The notes of a run name the paper of the config's `experiment`.
+
     Attributes:
-        project, group, tags, name: as Weights & Biases means them; without a name it makes one up.
+        project, name: as Weights & Biases means them; without a name it makes one up.
+        group, tags: the same; left empty, those of the config's section `experiment` (`loop.Experiment`).
         mode: `"offline"` writes below the run folder and needs no account.
     """
 
@@ -39,12 +44,9 @@ class WandB:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # offline, it would still look up a name on the network
         import wandb
 
-        path = run.folder / "wandb_id.txt"
-        if not path.exists():
-            with log.writing(path):
-                run.folder.mkdir(parents=True, exist_ok=True)
-            log.replace(path, secrets.token_hex(4) + "\n")
-        run_id = path.read_text(encoding="utf-8").strip()
+        sweep = {"WANDB_SWEEP_ID", "WANDB_RUN_ID"} <= os.environ.keys()
+        run_id = _run_id(run.folder, os.environ["WANDB_RUN_ID"] if sweep else None)
+        experiment = run.config.get("experiment") or {}
         mode = self.mode
         if mode == "online" and not wandb.login(prompt=False, verify=False):
             mode = "offline"
@@ -54,12 +56,14 @@ class WandB:
             )
         try:
             started = wandb.init(
-                project=self.project,
+                # In a sweep wandb takes both from its agent, and warns where they are given.
+                project=None if sweep else self.project,
+                id=None if sweep else run_id,
                 mode=mode,
-                group=self.group or None,
-                tags=self.tags,
+                group=self.group or experiment.get("group") or None,
+                tags=self.tags or tuple(experiment.get("tags", ())),
+                notes=experiment.get("paper") or None,
                 name=self.name or None,
-                id=run_id,
                 resume="allow",
                 dir=run.folder,
                 config=log.plain(run.config),
@@ -69,6 +73,25 @@ class WandB:
                 f"W&B did not start ({error}): try again, or set the writer's mode to offline"
             ) from error
         return WandBWriter(started, make_image=wandb.Image)
+
+
+def _run_id(folder: pathlib.Path, given: str | None) -> str:
+    """The id of the folder's run, kept in `wandb_id.txt`: the one that a sweep gives, or a fresh one.
+
+    Raises UsageError where the folder holds another run than the one given.
+    """
+    path = folder / "wandb_id.txt"
+    if not path.exists():
+        with log.writing(path):
+            folder.mkdir(parents=True, exist_ok=True)
+        log.replace(path, (given or secrets.token_hex(4)) + "\n")
+    kept = path.read_text(encoding="utf-8").strip()
+    if given and given != kept:
+        raise types.UsageError(
+            f"{folder} holds run {kept} of W&B, and the sweep's agent asks for {given}: give each run a folder of its "
+            "own, --workdir=FOLDER/$WANDB_RUN_ID in the sweep's command"
+        )
+    return kept
 
 
 class WandBWriter:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from ssl_jax import types
 from ssl_jax.analysis import neighbours
@@ -84,3 +84,61 @@ def test_more_neighbours_than_examples_are_refused():
         neighbours.nearest(np.eye(4), np.eye(4), 5)
     with pytest.raises(types.UsageError, match="temperature=0"):
         neighbours.weighted_knn(np.eye(4), np.arange(4), np.eye(4), classes=4, k=2, temperature=0.0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0], ids=["around_zero", "far_off"])
+@pytest.mark.parametrize("at_once", [2**23, 300 * 7], ids=["one_chunk", "chunks"])
+def test_euclidean_equals_scikit_learn(offset, at_once, monkeypatch):
+    monkeypatch.setattr(neighbours, "_DISTANCES_AT_ONCE", at_once)
+    train, _, queries, _ = clusters(seed=4)
+    train, queries = train + np.float32(offset), queries + np.float32(offset)
+    reference = NearestNeighbors(n_neighbors=9, algorithm="brute").fit(train.astype(np.float64))
+    distances, indices = reference.kneighbors(queries.astype(np.float64))
+    found, apart = neighbours.euclidean(train, queries, 9)
+    assert found.dtype == np.int32 and apart.dtype == np.float32
+    np.testing.assert_array_equal(found, indices)
+    np.testing.assert_allclose(apart, distances, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_is_not_its_own_neighbour_where_told():
+    train, _, queries, _ = clusters(seed=5)
+    both = np.concatenate([train[:50], queries[:3]])
+    own_rows = np.array([*range(50), -1, -1, -1])
+    for search, fewer in [(neighbours.euclidean, 0.0), (neighbours.nearest, 1.0)]:
+        with_itself, value = search(train, both, 5)
+        without, _ = search(train, both, 4, own_rows=own_rows)
+        np.testing.assert_array_equal(with_itself[:50, 0], np.arange(50))
+        np.testing.assert_allclose(value[:50, 0], fewer, atol=1e-6)
+        np.testing.assert_array_equal(without[:50], with_itself[:50, 1:])
+        np.testing.assert_array_equal(without[50:], with_itself[50:, :4])
+
+
+def test_equal_rows_are_at_exactly_no_distance_in_order(monkeypatch):
+    monkeypatch.setattr(neighbours, "_ROWS_MEASURED", 16)
+    random = np.random.default_rng(6)
+    train = np.tile(random.standard_normal((20, 30)).astype(np.float32), (4, 1)) + 7
+    found, apart = neighbours.euclidean(train, train, 3, own_rows=np.arange(80))
+    np.testing.assert_array_equal(apart, np.zeros((80, 3)))
+    copies = np.arange(4) * 20
+    for row in range(80):
+        np.testing.assert_array_equal(found[row], [other for other in row % 20 + copies if other != row])
+    np.testing.assert_array_equal(neighbours.euclidean(np.ones((5, 2)), np.ones((1, 2)), 4)[0], [[0, 1, 2, 3]])
+
+
+def test_close_rows_keep_their_digits():
+    # 1e-4 apart at a length of 10: products in float32 would know nothing of it.
+    train = np.array([[10.0, 0.0], [10.0001, 0.0], [-10.0, 0.0]], np.float32)
+    _, apart = neighbours.euclidean(train, train[:1], 2)
+    np.testing.assert_allclose(apart, [[0.0, train[1, 0] - train[0, 0]]], rtol=1e-6)
+
+
+def test_own_rows_and_features_that_make_no_sense_are_refused():
+    with pytest.raises(
+        types.UsageError, match="4 nearest neighbours of 4 training examples, none its own: ask for 1 to 3"
+    ):
+        neighbours.euclidean(np.eye(4), np.eye(4), 4, own_rows=np.arange(4))
+    for own_rows in ([0, 1], [0, 1, 2, 4], [-2, 0, 1, 2]):
+        with pytest.raises(types.UsageError, match=r"own_rows of shape .* for 4 queries"):
+            neighbours.nearest(np.eye(4), np.eye(4), 2, own_rows=own_rows)
+    with pytest.raises(types.UsageError, match="infinities or no numbers"):
+        neighbours.euclidean(np.eye(4), np.full((1, 4), np.inf), 2)

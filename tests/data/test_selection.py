@@ -56,6 +56,28 @@ def test_rows_that_are_not_there_are_refused(scans, rows):
 
 
 @pytest.mark.parametrize("feeding", ["resident", "stream"])
+def test_a_feed_without_a_class_shows_no_image_of_it(data_dir, scans, feeding, devices):
+    made = feed.training("digits", "train", 100, feeding=feeding, data_dir=data_dir, without=("3", "8"))
+    everything = scans.read_all()
+    kept = ~np.isin(everything["label"], [3, 8])
+    assert made.examples == kept.sum() and kept.sum() < 1400
+    allowed = {image.tobytes() for image in everything["image"][kept]}
+    batches = made.batches(devices, 0, 0)
+    seen = set()
+    for _ in range(made.examples // 100):
+        seen |= {np.asarray(image).tobytes() for image in next(batches)["image"]}
+    batches.close()
+    assert seen <= allowed and len(seen) > 1000
+
+
+def test_a_class_to_leave_out_must_be_there(data_dir):
+    with pytest.raises(UsageError, match="no class 'ten' to leave out; its classes: 0, 1"):
+        feed.training("digits", "train", 8, data_dir=data_dir, without=("ten",))
+    with pytest.raises(UsageError, match="no image is left without"):
+        feed.training("digits", "train", 8, data_dir=data_dir, without=tuple("0123456789"))
+
+
+@pytest.mark.parametrize("feeding", ["resident", "stream"])
 def test_a_feed_of_few_labels_shows_those_images_and_no_others(data_dir, scans, feeding, devices):
     made = feed.training(
         "digits", "train", 32, feeding=feeding, data_dir=data_dir, labels=subsets.Subset(per_class=2, seed=3)

@@ -1,5 +1,6 @@
 """Weights & Biases gets everything once, offline and resumed, read back here from its own files."""
 
+import dataclasses
 import json
 import struct
 import time
@@ -45,6 +46,11 @@ def finished_records(path):
         time.sleep(0.05)
 
 
+def labelled(run):
+    experiment = {"type": "loop.Experiment", "paper": "P, arXiv 1", "group": "ours", "tags": ["x", "y"]}
+    return dataclasses.replace(run, config={**run.config, "experiment": experiment})
+
+
 @pytest.mark.filterwarnings("default")  # warnings inside wandb are not ours
 def test_wandb_offline_twice_is_one_run_and_loses_nothing(tmp_path, monkeypatch, capsys, make_run, counts):
     pytest.importorskip("wandb", reason="wandb is not installed: pip install wandb to run this test")
@@ -56,7 +62,7 @@ def test_wandb_offline_twice_is_one_run_and_loses_nothing(tmp_path, monkeypatch,
     for first_step, mode in ((0, "offline"), (20, "online")):
         if first_step:
             time.sleep(1.1)  # W&B names its folders by the second
-        writer = weights_and_biases.WandB(mode=mode, tags=("a",)).start(make_run(first_step))
+        writer = weights_and_biases.WandB(mode=mode, tags=("a",)).start(labelled(make_run(first_step)))
         for step in range(first_step + 1, first_step + 21):
             writer.progress(step)
             writer.scalars(step, {**counts(step), "eval/knn/accuracy": step / 64})
@@ -86,10 +92,58 @@ def test_wandb_offline_twice_is_one_run_and_loses_nothing(tmp_path, monkeypatch,
     assert losses == {step: (step + 3) / 32 for step in (*range(1, 18), *range(21, 38))}
     assert found[40]["eval/knn/neighbours/_type"] == "image-file"
     assert alerts == 2
-    assert config["seed"] == 3
+    assert config["seed"] == 3 and config["experiment"]["paper"] == "P, arXiv 1"
+    for file in files:
+        (run,) = [record.run for record in finished_records(file) if record.HasField("run")]
+        assert (run.run_id, run.project, run.run_group, run.notes) == (run_id, "ssl_jax", "ours", "P, arXiv 1")
+        # The writer's own tags come before the config's.
+        assert list(run.tags) == ["a"]
 
 
 def test_wandb_missing_is_a_usage_error(monkeypatch, make_run):
     monkeypatch.setattr(weights_and_biases.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(types.UsageError, match="wandb is not installed"):
         weights_and_biases.WandB().start(make_run())
+
+
+def given_to_wandb(monkeypatch, settings, run):
+    """What the writer asks of wandb, which is not started."""
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed: pip install wandb to run this test")
+    asked = []
+    monkeypatch.setattr(wandb, "init", lambda **arguments: asked.append(arguments))
+    settings.start(run)
+    return asked[0]
+
+
+def test_group_tags_and_paper_come_from_the_config(monkeypatch, make_run):
+    asked = given_to_wandb(monkeypatch, weights_and_biases.WandB(), labelled(make_run()))
+    assert (asked["group"], asked["tags"], asked["notes"]) == ("ours", ("x", "y"), "P, arXiv 1")
+    own = weights_and_biases.WandB(group="mine", tags=("z",))
+    asked = given_to_wandb(monkeypatch, own, labelled(make_run()))
+    assert (asked["group"], asked["tags"], asked["notes"]) == ("mine", ("z",), "P, arXiv 1")
+
+
+@pytest.mark.parametrize("experiment", [{}, {"experiment": None}, {"experiment": {"type": "loop.Experiment"}}])
+def test_a_config_need_not_say_what_it_belongs_to(monkeypatch, make_run, experiment):
+    run = make_run()
+    run = dataclasses.replace(run, config={**run.config, **experiment})
+    asked = given_to_wandb(monkeypatch, weights_and_biases.WandB(), run)
+    assert (asked["group"], asked["tags"], asked["notes"]) == (None, (), None)
+
+
+def test_in_a_sweep_the_run_is_the_agents(tmp_path, monkeypatch, make_run):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep123")
+    monkeypatch.setenv("WANDB_RUN_ID", "agent456")
+    asked = given_to_wandb(monkeypatch, weights_and_biases.WandB(), make_run())
+    assert asked["id"] is None and asked["project"] is None
+    assert (tmp_path / "wandb_id.txt").read_text() == "agent456\n"
+    # The same run started again, and another one that was sent to its folder.
+    given_to_wandb(monkeypatch, weights_and_biases.WandB(), make_run())
+    monkeypatch.setenv("WANDB_RUN_ID", "agent789")
+    with pytest.raises(types.UsageError, match=r"holds run agent456 .* asks for agent789: .*WANDB_RUN_ID"):
+        given_to_wandb(monkeypatch, weights_and_biases.WandB(), make_run())
+    # Continued by hand, it is still that run.
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    monkeypatch.delenv("WANDB_RUN_ID")
+    asked = given_to_wandb(monkeypatch, weights_and_biases.WandB(), make_run())
+    assert (asked["id"], asked["project"]) == ("agent456", "ssl_jax")

@@ -1,0 +1,86 @@
+"""What is explored, and what each part of the exploration gives back."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ssl_jax.types import UsageError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """Features of some images, with what is known of the images.
+
+    Attributes:
+        features: float32 [n, d].
+        told: in words whose features they are, such as "encoder of runs/digits, its last checkpoint, step 3600".
+        names: what each row is called.
+        labels: int32 [n], -1 where unknown.
+        class_names: () where there are no labels.
+        images: uint8 [n, h, w, c] for the eye and for comparing pixels, shrunk where they are large; None without.
+        pixels: whether the features are the images themselves, each number in [0, 1].
+        stages: float32 [n, d] by network, those of a SimSiam run in the order of its networks; {} without a run.
+        views: float32 [m, q, d] by network, q random views of each of m images; {} where the run draws none.
+
+    Raises:
+        UsageError: for fewer than 3 rows, arrays whose lengths differ, or features that are not finite.
+    """
+
+    features: np.ndarray
+    told: str
+    names: tuple[str, ...]
+    labels: np.ndarray
+    class_names: tuple[str, ...] = ()
+    images: np.ndarray | None = None
+    pixels: bool = False
+    stages: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    views: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        count = len(self.features)
+        if self.features.ndim != 2 or count < 3 or not self.features.shape[1]:
+            raise UsageError(f"{self.told}: features of shape {self.features.shape}; at least 3 rows [n, d] are needed")
+        for what, rows in (("names", self.names), ("labels", self.labels), ("images", self.images)):
+            if rows is not None and len(rows) != count:
+                raise UsageError(f"{self.told}: {count:,} rows of features and {len(rows):,} {what}: give as many")
+        broken = np.flatnonzero(~np.isfinite(self.features).all(axis=1))
+        if len(broken):
+            raise UsageError(
+                f"{self.told}: the features of {len(broken):,} of {count:,} images are not finite, the first of them "
+                f"{self.names[broken[0]]!r}: take those rows out, or a checkpoint from before the training diverged"
+            )
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any row has a label."""
+        return bool(self.class_names) and bool((self.labels >= 0).any())
+
+    def refuse_constant(self) -> None:
+        """Raises UsageError where all rows are the same to rounding, of which nothing can be grouped or mapped."""
+        spread = np.ptp(self.features, axis=0).max()
+        if spread <= 1e-6 * max(1e-12, float(np.abs(self.features).max())):
+            raise UsageError(f"the features are the same for all {len(self.features):,} images: nothing to tell apart")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What a part of the exploration found.
+
+    Attributes:
+        html: the inside of its section on the page, below the heading.
+        files: contents by file name: text, bytes, or arrays for an `.npz`.
+        metrics: what `metrics.json` holds under the part's name.
+        lines: what the script prints.
+    """
+
+    html: str
+    files: Mapping[str, str | bytes | Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most `most` of `count` rows, ascending and evenly spread: int64 [min(count, most)]."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)

@@ -1,0 +1,56 @@
+"""What a run belongs to is checked as every section, and decides nothing."""
+
+import importlib
+import json
+import pathlib
+
+import pytest
+
+from configs import simsiam_fashion_mnist
+from ssl_jax import build, loop
+from ssl_jax.types import UsageError
+
+CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[1] / "configs").glob("[!_]*.py"))
+
+
+def config(**experiment):
+    plain = simsiam_fashion_mnist.get_config().to_dict()
+    plain["experiment"] |= experiment
+    return plain
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_config_says_what_its_runs_belong_to(file):
+    module = importlib.import_module(f"configs.{file.stem}")
+    experiment = build.section(module.get_config().experiment.to_dict(), "config.experiment")
+    assert experiment.group == file.stem and file.stem.startswith(experiment.tags[0])
+    assert (
+        all(isinstance(tag, str) for tag in experiment.tags) and len(set(experiment.tags)) == len(experiment.tags) > 1
+    )
+    # A classifier that only judges follows no paper.
+    assert bool(experiment.paper) != file.stem.startswith("classify")
+
+
+def test_a_misspelt_key_is_refused_by_its_path():
+    with pytest.raises(UsageError, match=r"^config\.experiment\.grup: .*did you mean 'group'\?"):
+        build.check(loop.fit, config(grup="x"), given=("folder", "config"))
+    with pytest.raises(UsageError, match=r"^config\.experiment\.tags='digits' should be"):
+        build.check(loop.fit, config(tags="digits"), given=("folder", "config"))
+
+
+@pytest.mark.parametrize("tag", ["", "x" * 65])
+def test_a_tag_that_weights_and_biases_would_refuse(tag):
+    with pytest.raises(UsageError, match=r"config\.experiment: tags holds .*1 to 64"):
+        build.section(config(tags=("fine", tag))["experiment"], "config.experiment")
+
+
+def test_a_run_goes_on_under_another_name_or_without_one(tmp_path):
+    told = config()
+    untold = {key: value for key, value in told.items() if key != "experiment"}
+    loop.claim(tmp_path, untold)
+    loop.claim(tmp_path, told)
+    loop.claim(tmp_path, config(group="another", tags=()))
+    assert json.loads((tmp_path / "config.json").read_text())["experiment"]["group"] == "another"
+    loop.claim(tmp_path, untold)
+    with pytest.raises(UsageError, match=r"config\.seed is 0 there, 1 here"):
+        loop.claim(tmp_path, {**told, "seed": 1})
