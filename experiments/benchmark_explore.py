@@ -6,8 +6,9 @@ Features are --features=FILE.npy, float [n, d], or made up: --rows rows of --wid
 overlapping classes, fixed by seed. Every analysis of either side runs twice in a process of its own, which maps the
 features from a file: `first_seconds` holds what is compiled or set up once, `seconds` does not. `peak_mb` is the most
 memory that the process ever had resident, its libraries and the mapped features included; `before_mb` is what it had
-after loading both, so that the difference is what the analysis needs. scikit-learn uses all cores. Prints a JSON line
-an analysis, with both sides and the largest difference of their results as far as that is one number.
+after loading both, so that the difference is what the analysis needs. `cpu_seconds` are those of all threads, which
+tell more than `seconds` on a machine that others use. scikit-learn uses all cores. Prints a JSON line an analysis, with
+both sides and the largest difference of their results as far as that is one number.
 """
 
 import json
@@ -156,8 +157,15 @@ def alone(part: str, side: str, file: str) -> None:
 
 
 def _resident_mb():
-    # Linux counts in units of 1,024 bytes, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform != "darwin" else 2**20)
+    """The most memory that this process had resident."""
+    status = pathlib.Path("/proc/self/status")
+    if status.is_file():
+        # Linux counts what the parent had into ru_maxrss.
+        return (
+            next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 2**10
+        )
+    # macOS counts in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _kept(found):

@@ -44,6 +44,7 @@ MOST_CLUSTERS = flags.DEFINE_integer("most_clusters", 15, "The most that --clust
 NAMES = flags.DEFINE_string("names", "", "A cluster_names.csv with names filled in.")
 NORMAL = flags.DEFINE_list("normal", [], "Classes that are normal; all others are odd.")
 VIEWS = flags.DEFINE_integer("views", 10, "Random views of an image, for LiDAR; 0: none.", lower_bound=0)
+PARTS = flags.DEFINE_list("parts", list(whole.HEADINGS), "Which parts to make.")
 SEED = flags.DEFINE_integer("seed", 0, "Of all that is drawn.", lower_bound=0, upper_bound=2**31 - 1)
 
 EXAMPLE = "python -m experiments.explore --run=runs/digits --data=digits:test --out=explored"
@@ -72,8 +73,9 @@ def main(arguments):
         normal=tuple(NORMAL.value),
         mapped=MAPPED.value,
         seed=SEED.value,
+        parts=tuple(PARTS.value),
     )
-    with tqdm(total=2 + len(whole.HEADINGS), unit="part", leave=False) as bar:
+    with tqdm(total=2 + len(PARTS.value), unit="part", leave=False) as bar:
 
         def begin(name):
             bar.update()

@@ -207,8 +207,8 @@ ROOMS = {
     "ssl_jax.explore.*": (
         (
             *(f"ssl_jax.{room}" for room in ("types", "sheet", "figures", "page", "explore.*")),
-            *(f"ssl_jax.analysis.{room}" for room in ("agreement", "anomaly", "cluster_scores", "kmeans", "neighbours")),
-            *(f"ssl_jax.analysis.{room}" for room in ("pca", "spectrum")),
+            *(f"ssl_jax.analysis.{room}" for room in ("agreement", "anomaly", "cluster_scores", "kmeans")),
+            *(f"ssl_jax.analysis.{room}" for room in ("neighbours", "pca", "spectrum")),
         ),
         ("numpy", "PIL", "sklearn", "umap"),
     ),

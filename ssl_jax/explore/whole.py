@@ -33,6 +33,7 @@ class Settings:
         normal: classes that are normal, all others being odd; () where none is odd.
         mapped: images on a map.
         seed: of all that is drawn.
+        parts: which parts to make, by their names in `HEADINGS`.
     """
 
     clusters: int = 0
@@ -41,6 +42,7 @@ class Settings:
     normal: Sequence[str] = ()
     mapped: int = 2000
     seed: int = 0
+    parts: Sequence[str] = tuple(HEADINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,9 @@ def explore(
     Raises:
         UsageError: for settings that this subject does not allow.
     """
+    unknown = [name for name in settings.parts if name not in HEADINGS]
+    if unknown or not settings.parts:
+        raise UsageError(f"no part {(unknown or [''])[0]!r}: there are {', '.join(HEADINGS)}")
     if settings.normal:
         odd_ones.normal_classes(subject, settings.normal)
     count = len(subject.features)
@@ -92,10 +97,13 @@ def explore(
         return None
 
     seed = settings.seed
-    grouped = attempt(
-        "clusters",
-        lambda: clusters.find(subject, count=settings.clusters, most=settings.most_clusters, seed=seed),
-    )
+    grouped = None
+    # The maps are coloured by clusters.
+    if {"clusters", "maps"} & set(settings.parts):
+        grouped = attempt(
+            "clusters",
+            lambda: clusters.find(subject, count=settings.clusters, most=settings.most_clusters, seed=seed),
+        )
     given = None
     if settings.names is not None:
         if grouped is None:
@@ -110,7 +118,7 @@ def explore(
         "neighbours": lambda: copies.part(subject, training),
     }
     for name, make in makers.items():
-        if name not in left_out | failed:
+        if name in settings.parts and name not in left_out | failed:
             part = attempt(name, make)
             if part is not None:
                 parts[name] = part
@@ -120,20 +128,21 @@ def explore(
 def as_page(subject: Subject, training: Subject | None, found: Found) -> str:
     """The page as one HTML file."""
     sections = []
-    for name, heading in HEADINGS.items():
+    made = [name for name in HEADINGS if name in {**found.parts, **found.left_out, **found.failed}]
+    for name in made:
         if name in found.parts:
             inside = found.parts[name].html
         elif name in found.left_out:
             inside = f"<p>Left out: {blocks.text(found.left_out[name])}.</p>"
         else:
             inside = f'<div class="verdict bad"><p>This part failed: {blocks.text(found.failed[name])}</p></div>'
-        sections.append(f'<section id="{name}"><h2>{heading}</h2>{inside}</section>')
+        sections.append(f'<section id="{name}"><h2>{HEADINGS[name]}</h2>{inside}</section>')
     height, width, channels = subject.images.shape[1:] if subject.images is not None else (0, 0, 0)
     facts = [f"{len(subject.features):,} images", f"{subject.features.shape[1]:,} numbers each"]
     facts += [f"shown at {height}x{width} px"] if channels else []
     facts += [f"{len(subject.class_names):,} classes"] if subject.labelled else ["no labels"]
     facts += [f"{len(training.features):,} training images beside"] if training is not None else []
-    links = " · ".join(f'<a href="#{name}">{heading}</a>' for name, heading in HEADINGS.items())
+    links = " · ".join(f'<a href="#{name}">{HEADINGS[name]}</a>' for name in made)
     head = (
         f'<header><h1>{blocks.text(_title(subject))}</h1><p class="lead">{blocks.text(", ".join(facts))}</p>'
         f'<nav class="soft">{links}</nav></header>'

@@ -13,13 +13,23 @@ from tests import explore_subjects
 def test_every_part_is_made_and_shown():
     blobs = explore_subjects.blobs(count=90)
     begun = []
-    found = whole.explore(blobs, explore_subjects.blobs(count=60, seed=1), whole.Settings(), begun.append)
+    found = whole.explore(
+        blobs, explore_subjects.blobs(count=60, seed=1), whole.Settings(most_clusters=4), begun.append
+    )
     assert list(found.parts) == list(whole.HEADINGS) and not found.left_out and not found.failed
     assert begun == ["clusters", *whole.HEADINGS]
     page = whole.as_page(blobs, None, found)
     for heading in whole.HEADINGS.values():
         assert f"<h2>{heading}</h2>" in page
     assert "<title>What blobs say</title>" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_only_the_parts_asked_for_are_made():
+    blobs = explore_subjects.blobs(count=60)
+    found = whole.explore(blobs, None, whole.Settings(parts=("odd_ones",)))
+    assert list(found.parts) == ["odd_ones"] and not found.left_out
+    page = whole.as_page(blobs, None, found)
+    assert "The odd ones" in page and "Clusters" not in page and "#clusters" not in page
 
 
 def test_a_part_that_breaks_is_named_and_the_others_stand(monkeypatch):
@@ -48,6 +58,7 @@ def test_constant_features_leave_the_verdict():
     [
         (whole.Settings(clusters=60), "60 clusters of 60 images"),
         (whole.Settings(normal=("z",)), "no class 'z'"),
+        (whole.Settings(parts=("odd",)), "no part 'odd': there are health, maps"),
         (whole.Settings(normal=("a", "b", "c")), "leave at least one out"),
     ],
 )
