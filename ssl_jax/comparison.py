@@ -250,7 +250,8 @@ def _numbers(runs) -> Iterable[Number]:
         nothing = (None,) * len(runs)
         yield Number(name, "last", tuple(run.last.get(name) for run in runs), nothing, direction(name))
         bests = [run.best.get(name) for run in runs]
-        if any(bests):
+        # Looked at once, at the end, the last one is the best one.
+        if any(best and best[0] != run.last.get(name) for best, run in zip(bests, runs, strict=True)):
             values = tuple(best and best[0] for best in bests)
             yield Number(name, "best", values, tuple(best and best[1] for best in bests), direction(name))
 

@@ -14,7 +14,7 @@ import numpy as np
 from ssl_jax import charts, comparison, figures, log, page, types
 
 STYLE = """\
-.compared th, .compared td { vertical-align: top; white-space: normal; overflow-wrap: anywhere; min-width: 7rem;
+.compared th, .compared td { vertical-align: top; white-space: normal; overflow-wrap: break-word; min-width: 7rem;
   max-width: 22rem; }
 .axis { margin: 0 .35rem 0 0; } .axis + label { margin-right: 1.2rem; }
 .over { display: none; margin: .8rem 0; }
@@ -69,7 +69,7 @@ class Drawing:
 
 
 def parts(compared: comparison.Comparison) -> dict[str, list[Row]]:
-    """The table in three parts by heading: what the runs are, their numbers, and what differs between their configs."""
+    """The table in three parts by heading: what the runs are, what differs between their configs, and their numbers."""
     heads = list(compared.runs[0].facts)
     numbers = []
     for number in compared.numbers:
@@ -81,8 +81,8 @@ def parts(compared: comparison.Comparison) -> dict[str, list[Row]]:
         numbers.append(Row(f"{number.name}, {number.kind}{arrow}", tuple(cells), number.winners))
     return {
         "Runs": [Row(head, tuple(run.facts[head] for run in compared.runs)) for head in heads],
-        "Numbers": numbers,
         "Config": [Row(name, cells) for name, cells in compared.differences.items()],
+        "Numbers": numbers,
     }
 
 
@@ -212,7 +212,7 @@ def _healthy(name: str, compared: comparison.Comparison) -> Mapping[str, float] 
 
 
 def write(compared: comparison.Comparison, drawn: Sequence[Drawing]) -> str:
-    """The page: what the runs are, their numbers with the best ones marked, what differs, and the curves."""
+    """The page: what the runs are, what differs, the curves, and all numbers with the best ones marked."""
     labels = [run.label for run in compared.runs]
     title = " and ".join(labels) if len(labels) == 2 else f"{len(labels)} runs"
     tables = parts(compared)
@@ -222,16 +222,17 @@ def write(compared: comparison.Comparison, drawn: Sequence[Drawing]) -> str:
     note = f'<p class="lead">Not finished: {" ".join(unfinished)}</p>' if unfinished else ""
     arrows = (
         "The last value of every scalar, and of those that have a direction (\N{UPWARDS ARROW} the largest is the best "
-        "one, \N{DOWNWARDS ARROW} the smallest) the best one with its step. The best run is in bold."
+        "one, \N{DOWNWARDS ARROW} the smallest) the best one with its step, unless that is the last one "
+        "in all runs. The best run is in bold."
     )
     keys = "What is not the same in all configs. Everything else is."
     body = [
         f"<header><h1>{_text(title)}</h1>{note}</header>",
         _section("Runs", tables["Runs"], labels, ""),
-        _section("Numbers", tables["Numbers"], labels, arrows),
         _section("What differs between the configs", tables["Config"], labels, keys)
         or "<section><h2>What differs between the configs</h2><p>Nothing: the configs are the same.</p></section>",
         _curves(drawn),
+        _section("Numbers", tables["Numbers"], labels, arrows),
     ]
     return page.whole(title, "\n".join(section for section in body if section), styles=[STYLE])
 
@@ -242,7 +243,7 @@ def _section(heading, rows, labels, caption):
     heads = "".join(f'<th scope="col">{_text(label)}</th>' for label in labels)
     lines = ""
     for row in rows:
-        lines += f'<tr><th scope="row">{_text(row.head)}</th>'
+        lines += f'<tr><th scope="row">{_breakable(row.head)}</th>'
         for place, cell in enumerate(row.cells):
             best = ' class="best"' if place in row.winners else ""
             lines += f"<td{best}>{_text(cell)}</td>"
@@ -268,6 +269,11 @@ def _curves(drawn):
         panels += f'<div class="over over-{axis}"><div class="panels">{inner}</div></div>'
     note = '<p class="soft">Of 120 points or more, means over a fortieth of them are drawn.</p>'
     return f"<section><h2>Curves</h2>{controls}{panels}{note}</section>"
+
+
+def _breakable(name):
+    """A scalar's or key's name that a narrow column breaks between its words."""
+    return re.sub(r"([/_.])(?=\w)", r"\1<wbr>", _text(name))
 
 
 def _text(value):

@@ -130,6 +130,20 @@ def test_the_best_runs_of_a_number():
     assert winners((0.5, 0.9), None) == winners((0.5, 0.5), "largest") == winners((None, 0.5), "largest") == set()
 
 
+def test_a_best_value_is_told_only_where_some_run_did_not_end_with_it(tmp_path):
+    def run(name, values):
+        told = run_folders.summary(values, total_steps=20)
+        return run_folders.write(
+            tmp_path / name, config=run_folders.config(), lines=run_folders.lines(values), summary=told
+        )
+
+    rising = [run("a", [0.1, 0.2]), run("b", [0.3, 0.4])]
+    kinds = {(number.name, number.kind) for number in comparison.read(rising).numbers}
+    assert ("eval/knn/accuracy", "last") in kinds and ("eval/knn/accuracy", "best") not in kinds
+    best = number(comparison.read([*rising, run("c", [0.5, 0.2])]), "eval/knn/accuracy", "best")
+    assert best.values == (0.2, 0.4, 0.5) and best.steps == (20, 20, 10)
+
+
 def test_runs_that_wrote_little(tmp_path):
     whole, _ = run_folders.two(tmp_path)
     begun = run_folders.write(tmp_path / "begun", config=run_folders.config())
