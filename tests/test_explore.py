@@ -4,15 +4,18 @@ One process runs all the cases, as flags are a process's own.
 """
 
 import csv
+import io
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
+from ssl_jax.data import write
 from tests import browser, explore_subjects
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -51,9 +54,23 @@ def home(tmp_path_factory):
     np.save(home / "features.npy", draw.normal(size=(60, 5)))
     np.save(home / "constant.npy", np.ones((60, 5)))
     np.save(home / "broken.npy", np.where(np.arange(60) == 4, np.nan, 1.0)[:, None] * draw.normal(size=(60, 5)))
+    _write_unreadable(home / "data")
     (home / "foreign").mkdir()
     (home / "foreign" / "thesis.txt").write_text("mine")
     return home
+
+
+def _write_unreadable(data_dir):
+    """The data set `unreadable`, whose second image is no image."""
+    whole = cv2.imencode(".png", np.zeros((8, 8, 1), np.uint8))[1].tobytes()
+
+    def records():
+        for row in range(6):
+            yield row, {"image": b"rubbish" if row == 1 else whole, "id": f"photo-{row}"}
+
+    with write.workspace(data_dir) as scratch:
+        built = write.records("unreadable", {"train": records}, (8, 8, 1), (), scratch, ordered=True)
+        write.publish(built, data_dir / "unreadable" / write.VERSION)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +91,7 @@ def answers(home):
         "features": {"features": str(home / "features.npy"), "out": str(home / "by_features"), **small},
         "constant": {"features": str(home / "constant.npy"), "out": str(home / "by_constant"), **small},
         "not finite": {"features": str(home / "broken.npy"), "out": str(home / "n1")},
+        "unreadable": {**run, "data": "unreadable:train", "out": str(home / "n3")},
         "foreign folder": {**run, "out": str(home / "foreign")},
         "nothing to explore": {"out": str(home / "n2"), "data": "digits:test"},
         "two to explore": {**run, "pixels": True, "out": str(home / "n2")},
@@ -104,7 +122,7 @@ def metrics(folder):
 
 
 def rows_of(file):
-    return list(csv.DictReader(file.open(encoding="utf-8")))
+    return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
 
 
 def test_a_run_gives_a_page_and_every_file_that_it_names(answers, home):
@@ -118,8 +136,8 @@ def test_a_run_gives_a_page_and_every_file_that_it_names(answers, home):
     assert found["finished"] is True and found["failed"] == {} and found["left_out"] == {}
     assert found["images"] == 80 and found["parts"]["clusters"]["kmeans"]["clusters"] == 3
     assert {"nmi", "ari", "silhouette"} <= found["parts"]["clusters"]["kmeans"].keys()
-    arrays = np.load(home / "by_run" / "features.npz")
-    assert arrays["features"].shape == (80, 6) and arrays["stage_projector"].shape == (80, 8)
+    with np.load(home / "by_run" / "features.npz") as arrays:
+        assert arrays["features"].shape == (80, 6) and arrays["stage_projector"].shape == (80, 8)
     assert len(rows_of(home / "by_run" / "clusters.csv")) == len(rows_of(home / "by_run" / "anomalies.csv")) == 80
     assert len(rows_of(home / "by_run" / "embedding.csv")) == 60
 
@@ -137,6 +155,12 @@ def test_a_folder_is_overwritten_only_when_told(answers, home):
     kind, told = answers["foreign folder"]["error"]
     assert kind == "UsageError" and "is not empty" in told
     assert (home / "foreign" / "thesis.txt").read_text() == "mine"
+
+
+def test_an_image_that_cannot_be_read_is_named(answers, home):
+    kind, told = answers["unreadable"]["error"]
+    assert kind == "RunError" and "photo-1" in told and "not decode" in told and "\n" not in told
+    assert not (home / "n3").exists()
 
 
 def test_pixels_take_the_test_split_by_themselves_and_have_pictures(answers, home):

@@ -49,7 +49,7 @@ ROOMS = {
         ("ssl_jax.types", "ssl_jax.rng", "ssl_jax.models.layers", "ssl_jax.models.convolution"),
         ARRAYS,
     ),
-    "ssl_jax.analysis.agreement": (("ssl_jax.types", "ssl_jax.analysis.spectrum"), ARRAYS),
+    "ssl_jax.analysis.agreement": (("ssl_jax.types", "ssl_jax.analysis.spectrum"), (*ARRAYS, "scipy")),
     "ssl_jax.analysis.anomaly": (("ssl_jax.types", "ssl_jax.analysis.neighbours"), (*ARRAYS, "sklearn")),
     "ssl_jax.analysis.*": (("ssl_jax.types", "ssl_jax.rng"), (*ARRAYS, "scipy", "sklearn")),
     "ssl_jax.methods.*": (

@@ -138,21 +138,20 @@ def as_page(subject: Subject, training: Subject | None, found: Found) -> str:
             inside = f'<div class="verdict bad"><p>This part failed: {blocks.text(found.failed[name])}</p></div>'
         sections.append(f'<section id="{name}"><h2>{HEADINGS[name]}</h2>{inside}</section>')
     height, width, channels = subject.images.shape[1:] if subject.images is not None else (0, 0, 0)
-    facts = [f"{len(subject.features):,} images", f"{subject.features.shape[1]:,} numbers each"]
+    title, _, which = subject.told.partition(", ") if subject.stages else (subject.told, "", "")
+    title = f"What the {title} has learned" if subject.stages else f"A look at {title}"
+    facts = [which] if which else []
+    facts += [f"{len(subject.features):,} images", f"{subject.features.shape[1]:,} numbers each"]
     facts += [f"shown at {height}x{width} px"] if channels else []
     facts += [f"{len(subject.class_names):,} classes"] if subject.labelled else ["no labels"]
     facts += [f"{len(training.features):,} training images beside"] if training is not None else []
     links = " · ".join(f'<a href="#{name}">{HEADINGS[name]}</a>' for name in made)
     head = (
-        f'<header><h1>{blocks.text(_title(subject))}</h1><p class="lead">{blocks.text(", ".join(facts))}</p>'
+        f'<header><h1>{blocks.text(title)}</h1><p class="lead">{blocks.text(", ".join(facts))}</p>'
         f'<nav class="soft">{links}</nav></header>'
     )
     styles, scripts = (blocks.STYLE, scatter.STYLE), (scatter.SCRIPT,)
-    return page.whole(_title(subject), head + "\n".join(sections), styles=styles, scripts=scripts)
-
-
-def _title(subject: Subject) -> str:
-    return f"What the {subject.told} says" if subject.stages else f"What {subject.told} say"
+    return page.whole(title, head + "\n".join(sections), styles=styles, scripts=scripts)
 
 
 def _colourings(

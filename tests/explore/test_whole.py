@@ -21,7 +21,7 @@ def test_every_part_is_made_and_shown():
     page = whole.as_page(blobs, None, found)
     for heading in whole.HEADINGS.values():
         assert f"<h2>{heading}</h2>" in page
-    assert "<title>What blobs say</title>" in page and "http://" not in page.replace("http://www.w3.org", "")
+    assert "<title>A look at blobs</title>" in page and "http://" not in page.replace("http://www.w3.org", "")
 
 
 def test_only_the_parts_asked_for_are_made():
