@@ -75,7 +75,7 @@ def main(arguments):
         seed=SEED.value,
         parts=tuple(PARTS.value),
     )
-    with tqdm(total=2 + len(PARTS.value), unit="part", leave=False) as bar:
+    with tqdm(total=2 + len(PARTS.value), unit=" parts", leave=False, disable=None) as bar:
 
         def begin(name):
             bar.update()

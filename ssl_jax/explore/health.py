@@ -116,7 +116,8 @@ def judge(measures: Mapping[str, Mapping[str, float]]) -> Verdict:
         kinds.append("dimensional collapse")
         sentences.append(
             f"Few directions are in use: RankMe of {output} is {seen['rank_me']:.1f} of {seen['width']:,} channels. "
-            "Try stronger augmentation, a wider projector, or a batch norm after its last layer."
+            "Check that the predictor is in place and trained; then try stronger augmentation, a wider projector, or a "
+            "batch norm after its last layer."
         )
     if not kinds:
         sentences.append(
