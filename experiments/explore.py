@@ -23,7 +23,7 @@ from tqdm import tqdm
 from experiments import command, output
 from ssl_jax import log
 from ssl_jax.data import feed, source
-from ssl_jax.explore import read, whole
+from ssl_jax.explore import naming, read, whole
 from ssl_jax.explore.subject import Subject
 from ssl_jax.types import RunError, UsageError
 
@@ -37,6 +37,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie.")
 SIZE_PX = flags.DEFINE_integer("size_px", None, "Size of images whose set's vary; else the run's.", lower_bound=1)
 OUT = flags.DEFINE_string("out", "", "The folder for the page and the files.")
 OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace the files of an earlier call in --out.")
+TRAIN_IMAGES = flags.DEFINE_integer("train_images", 60_000, "How many of --train to take.", lower_bound=3)
 IMAGES = flags.DEFINE_integer("images", 10_000, "How many images to take, evenly spread.", lower_bound=3)
 MAPPED = flags.DEFINE_integer("mapped", 2000, "How many of them are on maps.", lower_bound=3, upper_bound=20_000)
 CLUSTERS = flags.DEFINE_integer("clusters", 0, "How many clusters; 0: by silhouette.", lower_bound=0)
@@ -66,6 +67,8 @@ def main(arguments):
     folder = output.claim(pathlib.Path(OUT.value), _RECORD, "experiments.explore")
     if folder.found and not OVERWRITE.value:
         raise UsageError(f"--out={OUT.value} holds an earlier exploration: give a new folder, or --overwrite")
+    _refuse_to_lose_names(folder.folder / naming.NAMES_FILE)
+    whole.refuse_unknown(PARTS.value)
     settings = whole.Settings(
         clusters=CLUSTERS.value,
         most_clusters=MOST_CLUSTERS.value,
@@ -82,19 +85,38 @@ def main(arguments):
             bar.set_description_str(name.replace("_", " "))
 
         bar.set_description_str("features")
-        explored = subject_of(DATA.value, views=VIEWS.value)
-        training = subject_of(TRAIN.value) if TRAIN.value else None
+        explored = subject_of(DATA.value, IMAGES.value, views=VIEWS.value)
+        training = subject_of(TRAIN.value, TRAIN_IMAGES.value) if TRAIN.value else None
         found = whole.explore(explored, training, settings, begin)
     for line in [line for part in found.parts.values() for line in part.lines]:
         print(line)
     files = {name: content for part in found.parts.values() for name, content in part.files.items()}
     files |= {"features.npz": _npz(explored), "index.html": whole.as_page(explored, training, found)}
-    facts = {"explored": explored.told, "data": DATA.value, "train": TRAIN.value, "seed": SEED.value}
+    chosen = (
+        DATA,
+        TRAIN,
+        CHECKPOINT,
+        IMAGES,
+        TRAIN_IMAGES,
+        MAPPED,
+        CLUSTERS,
+        MOST_CLUSTERS,
+        NAMES,
+        NORMAL,
+        VIEWS,
+        SEED,
+    )
+    facts = {"explored": explored.told, **{flag.name: flag.value for flag in chosen}}
     folder.begin(list(files), facts)
     for name, content in files.items():
         folder.write(name, content.encode() if isinstance(content, str) else content)
     parts = {name: part.metrics for name, part in found.parts.items()}
-    facts |= {"images": len(explored.features), "parts": parts, "left_out": found.left_out, "failed": found.failed}
+    facts |= {
+        "explored_images": len(explored.features),
+        "parts": parts,
+        "left_out": found.left_out,
+        "failed": found.failed,
+    }
     folder.finish(list(files), {**facts, **log.environment()})
     for name, reason in found.left_out.items():
         log.say(f"{name} left out: {reason}")
@@ -104,8 +126,8 @@ def main(arguments):
         raise RunError(f"the other parts stand, but not {told}")
 
 
-def subject_of(text: str, *, views: int = 0) -> Subject:
-    """What the flags name, of the images that `text` names as NAME:SPLIT or NAME.
+def subject_of(text: str, most: int, *, views: int = 0) -> Subject:
+    """What the flags name, of at most so many of the images that `text` names as NAME:SPLIT or NAME.
 
     Raises:
         UsageError: for what is not there or does not fit.
@@ -113,10 +135,19 @@ def subject_of(text: str, *, views: int = 0) -> Subject:
     """
     examples = _opened(text) if text else None
     if FEATURES.value:
-        return read.of_file(pathlib.Path(FEATURES.value), examples, most=IMAGES.value)
+        return read.of_file(pathlib.Path(FEATURES.value), examples, most=most)
     if PIXELS.value:
-        return read.of_pixels(examples, most=IMAGES.value)
-    return read.of_run(RUN.value, examples, which=CHECKPOINT.value, most=IMAGES.value, views=views, seed=SEED.value)
+        return read.of_pixels(examples, most=most)
+    return read.of_run(RUN.value, examples, which=CHECKPOINT.value, most=most, views=views, seed=SEED.value)
+
+
+def _refuse_to_lose_names(file: pathlib.Path) -> None:
+    if NAMES.value:
+        if not pathlib.Path(NAMES.value).is_file():
+            raise UsageError(f"--names={NAMES.value}: there is no such file")
+        return
+    if naming.holds_names(file):
+        raise UsageError(f"{file} holds names that a person wrote: give it with --names={file}, or move it away")
 
 
 def _opened(text: str) -> feed.Evaluation:

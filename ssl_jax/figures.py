@@ -72,6 +72,8 @@ def lines(
             handles.append(handle)
         for dashes, (_, value) in zip(itertools.cycle([(4, 3), (1, 2), (7, 3)]), level.items(), strict=False):
             handles.append(axes.axhline(value, color=palette.ink, linestyle=(0, dashes), linewidth=1.2, alpha=0.7))
+        if not log_x and all(np.all(np.asarray(x) % 1 == 0) for x, _ in series.values()):
+            axes.xaxis.get_major_locator().set_params(integer=True)
         _caption(axes, x_label, y_label)
         if len(handles) > 1 or level:
             _legend(axes.figure, handles, [*series, *level], palette, width)

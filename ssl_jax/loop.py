@@ -278,7 +278,8 @@ def _deciding(config):
     places = ("data_dir", "workers", "guesses.file", "guesses.data_dir")
     elsewhere = ("config.graft.origin", "config.self_training.unlabelled.data_dir")
     left_out = {*elsewhere, *(f"config.data.{place}" for place in places)}
-    return {key: value for key, value in leaves.items() if key not in left_out}
+    # An empty list says what a key says that a config of before did not have.
+    return {key: value for key, value in leaves.items() if key not in left_out and value not in ([], ())}
 
 
 def _leaves(config, path="config"):

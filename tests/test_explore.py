@@ -18,6 +18,7 @@ import pytest
 from ssl_jax.data import write
 from tests import browser, explore_subjects
 
+NAMED = "cluster,name,images,central_image,most_common_class\n0,sevens,30,test 4,7\n"
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SCRIPT = """
 import contextlib, io, json, pathlib, sys, traceback
@@ -57,6 +58,11 @@ def home(tmp_path_factory):
     _write_unreadable(home / "data")
     (home / "foreign").mkdir()
     (home / "foreign" / "thesis.txt").write_text("mine")
+    # An earlier exploration, in which a person has named a cluster.
+    (home / "named").mkdir()
+    (home / "named" / "cluster_names.csv").write_text(NAMED)
+    record = {"script": "experiments.explore", "files": ["cluster_names.csv"]}
+    (home / "named" / "metrics.json").write_text(json.dumps(record))
     return home
 
 
@@ -87,6 +93,9 @@ def answers(home):
         },
         "again": {**run, "out": str(home / "by_run")},
         "overwritten": {**run, "out": str(home / "by_run"), "overwrite": True, "views": 0, "clusters": 3},
+        "named": {**run, "out": str(home / "named"), "overwrite": True, "parts": ["clusters"], "clusters": 3},
+        "no names file": {**run, "names": str(home / "nowhere.csv"), "out": str(home / "n2")},
+        "unknown part": {**run, "parts": ["pca"], "out": str(home / "n2")},
         "pixels": {"pixels": True, "data": "digits", "out": str(home / "by_pixels"), **small},
         "features": {"features": str(home / "features.npy"), "out": str(home / "by_features"), **small},
         "constant": {"features": str(home / "constant.npy"), "out": str(home / "by_constant"), **small},
@@ -134,7 +143,7 @@ def test_a_run_gives_a_page_and_every_file_that_it_names(answers, home):
     assert sorted(path.name for path in (home / "by_run").iterdir()) == sorted([*found["files"], "metrics.json"])
     assert {"index.html", "features.npz", "clusters.csv", "embedding.csv", "anomalies.csv"} <= set(found["files"])
     assert found["finished"] is True and found["failed"] == {} and found["left_out"] == {}
-    assert found["images"] == 80 and found["parts"]["clusters"]["kmeans"]["clusters"] == 3
+    assert found["images"] == found["explored_images"] == 80 and found["parts"]["clusters"]["kmeans"]["clusters"] == 3
     assert {"nmi", "ari", "silhouette"} <= found["parts"]["clusters"]["kmeans"].keys()
     with np.load(home / "by_run" / "features.npz") as arrays:
         assert arrays["features"].shape == (80, 6) and arrays["stage_projector"].shape == (80, 8)
@@ -146,7 +155,7 @@ def test_what_is_printed_says_the_verdict_and_the_numbers(answers):
     printed = answers["run"]["out"]
     for words in ("verdict: ", "principal components: ", "clusters: ", "odd ones: AUROC knn 0.", "copies: "):
         assert words in printed
-    assert "for 8, 9" in printed and "training images" in printed
+    assert "for 8, 9" in printed and "of the training set" in printed
 
 
 def test_a_folder_is_overwritten_only_when_told(answers, home):
@@ -161,6 +170,12 @@ def test_an_image_that_cannot_be_read_is_named(answers, home):
     kind, told = answers["unreadable"]["error"]
     assert kind == "RunError" and "photo-1" in told and "not decode" in told and "\n" not in told
     assert not (home / "n3").exists()
+
+
+def test_names_that_a_person_wrote_are_not_overwritten(answers, home):
+    kind, told = answers["named"]["error"]
+    assert kind == "UsageError" and "holds names that a person wrote: give it with --names=" in told
+    assert (home / "named" / "cluster_names.csv").read_text() == NAMED
 
 
 def test_pixels_take_the_test_split_by_themselves_and_have_pictures(answers, home):
@@ -199,6 +214,8 @@ def test_constant_features_get_their_verdict_and_nothing_else(answers, home):
         ("too many clusters", "80 clusters of 80 images: ask for 2 to 79"),
         ("unknown class", "no class 'cat'"),
         ("one view", "--views=1"),
+        ("no names file", "nowhere.csv: there is no such file"),
+        ("unknown part", "no part 'pca': there are health"),
         ("training features", "--train goes with --run or --pixels"),
     ],
 )

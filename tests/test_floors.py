@@ -232,7 +232,7 @@ ROOMS = {
         (
             *(f"experiments.{room}" for room in ("command", "output")),
             *(f"ssl_jax.{room}" for room in ("types", "log", "data.feed", "data.source")),
-            *(f"ssl_jax.explore.{room}" for room in ("read", "subject", "whole")),
+            *(f"ssl_jax.explore.{room}" for room in ("naming", "read", "subject", "whole")),
         ),
         ("absl", "numpy", "tqdm"),
     ),

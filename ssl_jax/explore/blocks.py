@@ -22,6 +22,7 @@ img.sheet-image { display: block; max-width: 100%; height: auto; image-rendering
 .verdict { border: 2px solid var(--rule); border-radius: 8px; padding: .9rem 1.2rem; margin: 1rem 0; }
 .verdict.bad { border-color: var(--alarm); background: var(--alarm-page); color: var(--alarm); }
 .verdict p { margin: .2rem 0; }
+@media (max-width: 40rem) { .panel { overflow-x: auto; } .panel svg { min-width: 30rem; } }
 """
 """What these blocks need beside the page's own style."""
 
@@ -60,14 +61,15 @@ def picture(content: bytes, alt: str, heading: str = "", note: str = "") -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> str:
-    """A table that scrolls by itself where it is wide; the first cell of a row names it, numbers are shortened."""
+    """A table that scrolls by itself where it is wide, HTML below it; a row's first cell names it."""
     top = "".join(f"<th>{text(cell)}</th>" for cell in head)
     body = "".join(
         f"<tr><th>{text(name)}</th>{''.join(f'<td>{text(number(cell))}</td>' for cell in cells)}</tr>"
         for name, *cells in rows
     )
-    below = f"<caption>{caption}</caption>" if caption else ""
-    return f'<div class="wide"><table>{below}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    # Outside, so that words do not scroll with the numbers.
+    below = f'<p class="soft">{caption}</p>' if caption else ""
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>{below}'
 
 
 def number(value: Any) -> str:

@@ -1,9 +1,8 @@
-"""Groups that the features fall into: three ways to find them, how good they are, and names that a person gives."""
+"""Groups that the features fall into: three ways to find them, and how good they are."""
 
 import csv
 import dataclasses
 import io
-import pathlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -12,14 +11,13 @@ import numpy as np
 
 from ssl_jax import figures
 from ssl_jax.analysis import cluster_scores, kmeans, pca
-from ssl_jax.explore import blocks
+from ssl_jax.explore import blocks, naming
 from ssl_jax.explore.subject import Part, Subject, evenly
 from ssl_jax.types import UsageError
 
-NAMES_FILE = "cluster_names.csv"
-_HEADER = ("cluster", "name", "images", "central_image", "most_common_class")
 _CHOICE_ROWS = 5000
 _DENSITY_COMPONENTS = 20
+_MOST_DENSITY_ROWS = 20_000
 _SHOWN = 8
 
 
@@ -68,48 +66,21 @@ def find(subject: Subject, *, count: int = 0, most: int = 15, seed: int = 0) -> 
     tried = {} if count else _silhouettes(features[evenly(len(features), _CHOICE_ROWS)], most, seed)
     count = count or max(tried, key=tried.__getitem__)
     found = kmeans.fit(features, count, seed=seed)
-    order = np.argsort(-np.bincount(found.labels, minlength=count), kind="stable")
+    members = np.bincount(found.labels, minlength=count)
+    order = np.argsort(-members, kind="stable")
     groups = np.argsort(order)[found.labels].astype(np.int32)
-    centers = np.asarray(found.centers)[order]
+    # Rows that differ by rounding alone may leave a cluster empty.
+    centers = np.asarray(found.centers)[order[: np.count_nonzero(members)]]
     few = pca.pca(features, min(_DENSITY_COMPONENTS, *features.shape)).projected
     by_way, not_made = {"kmeans": groups}, {}
+    if len(centers) < 2:
+        raise UsageError(f"the {len(features):,} images are the same to rounding: there are no clusters to tell apart")
     for way, grouped in (("gaussian_mixture", _mixture(few, groups, seed)), ("hdbscan", _hdbscan(few))):
         if isinstance(grouped, str):
             not_made[way] = grouped
         else:
             by_way[way] = _largest_first(grouped)
     return Clusters(by_way, centers, cluster_scores.silhouette_samples(features, groups), tried, not_made)
-
-
-def names(path: pathlib.Path, subject: Subject, clusters: Clusters) -> list[str]:
-    """The names that a person wrote into `cluster_names.csv`, by cluster; "" where there is none.
-
-    Raises:
-        UsageError: for a file that is not there or not of this shape, or that names clusters of another exploration.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read --names={path}: {getattr(error, 'strerror', None) or error}") from error
-    # Spreadsheets of many countries write semicolons.
-    delimiter = ";" if text.partition("\n")[0].count(";") > text.partition("\n")[0].count(",") else ","
-    rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
-    central = _central_rows(subject, clusters)
-    found = [""] * clusters.count
-    for row in rows:
-        if not {"cluster", "name", "central_image"} <= row.keys():
-            raise UsageError(f"--names={path}: it has no columns cluster, name and central_image; fill in {NAMES_FILE}")
-        cluster = str(row["cluster"]).strip()
-        if not cluster.isdigit() or int(cluster) >= clusters.count:
-            raise UsageError(f"--names={path}: no cluster {cluster!r} here, they are 0 to {clusters.count - 1}")
-        here = subject.names[central[int(cluster)][0]]
-        if row["central_image"] != here:
-            raise UsageError(
-                f"--names={path}: cluster {cluster} is around {row['central_image']!r} there and around {here!r} here: "
-                "the names are of another exploration; give the same run, data, --clusters and --seed"
-            )
-        found[int(cluster)] = (row["name"] or "").strip()
-    return found
 
 
 def part(subject: Subject, clusters: Clusters, given: list[str] | None = None) -> Part:
@@ -122,7 +93,7 @@ def part(subject: Subject, clusters: Clusters, given: list[str] | None = None) -
     """
     given = given or [""] * clusters.count
     scores = {way: _scores(subject, groups) for way, groups in clusters.by_way.items()}
-    central = _central_rows(subject, clusters)
+    central = central_rows(subject, clusters)
     columns = list(next(iter(scores.values())))
     html = blocks.table(
         ["", *(column.replace("_", " ") for column in columns)],
@@ -147,11 +118,11 @@ def part(subject: Subject, clusters: Clusters, given: list[str] | None = None) -
         files["clusters.png"] = picture
     html += "".join(f'<p class="soft">{blocks.text(sentence)}</p>' for sentence in clusters.not_made.values())
     html += (
-        f'<p class="soft">To name clusters, write into the column <code>name</code> of <code>{NAMES_FILE}</code> and '
-        f"give the file back with <code>--names={NAMES_FILE}</code>: every image gets its cluster's name.</p>"
+        f'<p class="soft">To name clusters, fill in the column <code>name</code> of <code>{naming.NAMES_FILE}</code> '
+        f"and give the file back with <code>--names={naming.NAMES_FILE}</code>: each image gets its cluster's name.</p>"
     )
     files["clusters.csv"] = _images_csv(subject, clusters, given)
-    files[NAMES_FILE] = _names_csv(subject, clusters, central, given)
+    files[naming.NAMES_FILE] = naming.as_csv(subject, central, given)
     metrics: dict[str, Any] = dict(scores)
     if clusters.tried:
         metrics["silhouette_by_count"] = {str(count): value for count, value in clusters.tried.items()}
@@ -198,6 +169,8 @@ def _mixture(features: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray 
 def _hdbscan(features: np.ndarray) -> np.ndarray | str:
     import sklearn.cluster
 
+    if len(features) > _MOST_DENSITY_ROWS:
+        return f"No HDBSCAN of more than {_MOST_DENSITY_ROWS:,} images, for its time grows with their square."
     least = max(5, len(features) // 100)
     if len(features) < 2 * least:
         return f"No HDBSCAN: it wants {2 * least} images for two groups, and there are {len(features)}."
@@ -232,7 +205,7 @@ def _scores(subject: Subject, groups: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def _central_rows(subject: Subject, clusters: Clusters) -> list[np.ndarray]:
+def central_rows(subject: Subject, clusters: Clusters) -> list[np.ndarray]:
     """The rows of each cluster, the nearest to its centre first."""
     found = []
     for group, center in enumerate(clusters.centers):
@@ -250,7 +223,7 @@ def _sheets(subject, clusters, central, given) -> tuple[str, bytes]:
         both = np.concatenate([_filled(subject.images[chosen]) for chosen in (rows[:_SHOWN], border)])
         every.append(both)
         heading = f"cluster {group}" + (f": {given[group]}" if given[group] else "")
-        note = f"{np.sum(groups == group):,} images" + _most_common(subject, rows, ", most of them {} ({:.0%})")
+        note = f"{np.sum(groups == group):,} images" + naming.most_common(subject, rows, ", most of them {} ({:.0%})")
         figures_.append(
             blocks.picture(
                 blocks.png(blocks.grid(both, _SHOWN)),
@@ -267,15 +240,6 @@ def _filled(images: np.ndarray) -> np.ndarray:
     return np.concatenate([images, np.full((_SHOWN - len(images), *images.shape[1:]), 128, np.uint8)])
 
 
-def _most_common(subject: Subject, rows: np.ndarray, form: str) -> str:
-    labels = subject.labels[rows]
-    labels = labels[labels >= 0]
-    if not len(labels) or not subject.class_names:
-        return ""
-    members = np.bincount(labels)
-    return form.format(subject.class_names[int(members.argmax())], members.max() / len(labels))
-
-
 def _images_csv(subject, clusters, given) -> str:
     lines = [["image", "class", *clusters.by_way, "name", "silhouette"]]
     for row, name in enumerate(subject.names):
@@ -284,13 +248,6 @@ def _images_csv(subject, clusters, given) -> str:
         ways = [groups[row] for groups in clusters.by_way.values()]
         mine = clusters.by_way["kmeans"][row]
         lines.append([name, known, *ways, given[mine], f"{clusters.silhouettes[row]:.4f}"])
-    return _text(lines)
-
-
-def _names_csv(subject, clusters, central, given) -> str:
-    lines = [list(_HEADER)]
-    for group, rows in enumerate(central):
-        lines.append([group, given[group], len(rows), subject.names[rows[0]], _most_common(subject, rows, "{}")])
     return _text(lines)
 
 

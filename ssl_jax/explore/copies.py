@@ -24,11 +24,12 @@ def part(subject: Subject, training: Subject | None = None) -> Part:
     """Rows of an image and its nearest by cosine, and the pairs of images that are copies.
 
     Copies are looked for among these images and, where they are given, between them and the training images, by their
-    pixels (shrunk to 3,072 numbers where they are larger): for each image its nearest one. Without images there are no
-    pairs.
+    pixels (shrunk to 3,072 numbers where they are larger): for each image its nearest one. Without images, or with
+    training images of another shape, there are no pairs.
 
-    Metrics: `copies_within`, the images that have a copy among these, `copies_in_training`, those that have one there,
-    and with labels `copies_of_another_class`, pairs of either kind whose labels differ.
+    Metrics: `copies_within`, the images that have a copy among these, and `copies_in_training`, those that have one
+    there; of labelled images `neighbours_of_one_class_percent`, of the rows shown, and `copies_of_another_class`, how
+    many have a copy under another label.
 
     Raises:
         UsageError: for features that do not vary.
@@ -54,21 +55,24 @@ def part(subject: Subject, training: Subject | None = None) -> Part:
     html = blocks.picture(
         content, "Images and their nearest neighbours", "", "Each row an image and to its right its nearest by cosine."
     )
-    if subject.labelled:
-        agree = subject.labels[found] == subject.labels[queries][:, None]
+    known = (subject.labels[found] >= 0) & (subject.labels[queries] >= 0)[:, None]
+    if known.any():
+        agree = (subject.labels[found] == subject.labels[queries][:, None])[known]
         metrics["neighbours_of_one_class_percent"] = round(100 * float(agree.mean()))
     pairs = _pairs(subject, None)
     metrics["copies_within"] = len({row for row, *_ in pairs})
     told = f"{metrics['copies_within']:,} of {len(subject.images):,} images have a copy among them"
-    if training is not None and training.images is not None and training.images.shape[1:] == subject.images.shape[1:]:
-        across = _pairs(subject, training)
-        metrics["copies_in_training"] = len(across)
-        told += f", and {len(across):,} have one among the {len(training.images):,} training images"
-        pairs += across
+    if training is not None and training.images is not None:
+        if training.images.shape[1:] == subject.images.shape[1:]:
+            across = _pairs(subject, training)
+            metrics["copies_in_training"] = len(across)
+            told += f", and {len(across):,} have one among {training.counted} of the training set"
+            pairs += across
+        else:
+            told += "; the training images are of another shape, and were not compared"
     if subject.labelled:
-        metrics["copies_of_another_class"] = sum(
-            _label(subject, row) != _label(other, place) for row, other, place, _ in pairs
-        )
+        labels = [(row, _label(subject, row), _label(other, place)) for row, other, place, _ in pairs]
+        metrics["copies_of_another_class"] = len({row for row, one, two in labels if one and two and one != two})
     pairs.sort(key=lambda pair: pair[3])
     html += f"<h3>Copies</h3><p>{told}: their pixels differ by at most {LARGEST_ERROR} (root mean square).</p>"
     if pairs:

@@ -10,28 +10,30 @@ import numpy as np
 from ssl_jax import figures
 from ssl_jax.analysis import agreement, spectrum
 from ssl_jax.explore import blocks
-from ssl_jax.explore.subject import Part, Subject
+from ssl_jax.explore.subject import Part, Subject, relative_spread
 
 LEAST_DEVIATION = 0.2
 """Below it the output has collapsed; see `evaluators.collapse.Collapse`, whose alarm has the same threshold."""
 LEAST_RANK = 4.0
-"""Below this RankMe of the projections few directions are in use; nothing is said of fewer than 8 channels."""
+"""Below this RankMe of the projections around their mean few directions are in use; nothing is said of fewer than 8
+channels."""
 LARGEST_GAP = 0.15
 """By how much less predictions may agree with the other view's projections than those do with one another."""
 
 _SMALLEST_WIDTH = 8
-_CONSTANT = 1e-5
+_CONSTANT = 1e-6
 _UNIFORMITY_ROWS = 10_000
-_COLUMNS = {
+_ROWS = {
     "width": "channels",
-    "dead_channels": "dead",
+    "dead_channels": "dead channels",
     "deviation": "deviation",
     "rank_me": "RankMe",
+    "rank_around_mean": "RankMe around the mean",
     "stable_rank": "stable rank",
     "nesum": "NESum",
-    "alpha_req": "alpha",
+    "alpha_req": "alpha-ReQ",
     "collapse_auc": "collapse AUC",
-    "condition_number": "condition",
+    "condition_number": "condition number",
     "uniformity": "uniformity",
     "alignment": "alignment",
     "lidar": "LiDAR",
@@ -64,44 +66,54 @@ class Verdict:
 
 
 def measure(subject: Subject) -> dict[str, dict[str, float]]:
-    """By network (`features` where there is none) what `spectrum.measures` says, `uniformity`, and with views
-    `alignment` (of the first two) and `lidar`; of a run with a predictor also `agreement`: `projections`, the mean
-    cosine between two views' projections, and `predictions`, that of a prediction and the other view's projection (of
-    the same image where the run draws no views: then `projections` is 1)."""
+    """The measures of each network (of `features` where there is none).
+
+    Returns:
+        By network what `spectrum.measures` says, `rank_around_mean` (RankMe's formula on the features around their
+        mean), `relative_spread` (see `subject.relative_spread`), `uniformity`, and with views `alignment` (of the first
+        two) and `lidar`. Of a run with a predictor and views also `agreement`: `projections`, the mean cosine between
+        two views' projections, and `predictions`, that of a prediction and the other view's projection.
+    """
     found: dict[str, dict[str, float]] = {}
-    for name, features in (subject.stages or {"features": subject.features}).items():
+    for name, features in _networks(subject).items():
         found[name] = spectrum.measures(features)
+        found[name]["rank_around_mean"] = spectrum.rank_me(spectrum.singular_values(features, centred=True))
+        found[name]["relative_spread"] = relative_spread(features)
         found[name]["uniformity"] = agreement.uniformity(features, rows=min(_UNIFORMITY_ROWS, len(features)))
         if name in subject.views:
             views = subject.views[name]
             found[name]["alignment"] = agreement.alignment(views[:, 0], views[:, 1])
             found[name]["lidar"] = agreement.lidar(views)
-    if {"projector", "predictor"} <= subject.stages.keys():
-        found["agreement"] = _agreement(subject)
+    if {"projector", "predictor"} <= subject.views.keys():
+        first, second = (subject.views["projector"][:, view] for view in (0, 1))
+        found["agreement"] = {
+            "projections": agreement.mean_cosine(first, second),
+            "predictions": agreement.mean_cosine(subject.views["predictor"][:, 0], second),
+        }
     return found
 
 
 def judge(measures: Mapping[str, Mapping[str, float]]) -> Verdict:
     """The verdict on what `measure` found.
 
-    Full collapse: the deviation of the projections (without a projector, of the features) is below `LEAST_DEVIATION`.
-    Predictor not converging: predictions agree by `LARGEST_GAP` less with the other view's projections than those
-    do with one another; the paper's predictor at its random start does so (section 4.2 of arXiv 2011.10566), a trained
-    one agrees better, for it predicts a mean over views. Dimensional collapse: RankMe of the projections is below
-    `LEAST_RANK` without a full collapse. Raw pixels and features without a run, which may lie far from 0, are judged by
-    their rank, and called collapsed only where they are constant.
+    Full collapse: the deviation of the projections (without a projector, of the encoder's features) is below
+    `LEAST_DEVIATION`; of pixels and of features from a file, which may lie anywhere, only what is constant has
+    collapsed. Predictor not converging: predictions agree by `LARGEST_GAP` less with the other view's projections than
+    those do with one another; the paper's predictor at its random start does so (section 4.2 of arXiv 2011.10566), a
+    trained one agrees better, for it predicts a mean over views. Dimensional collapse: the rank around the mean is
+    below `LEAST_RANK` without a full collapse.
     """
     name = next(name for name in ("projector", "encoder", "features") if name in measures)
     seen = measures[name]
     kinds, sentences = [], []
-    output = {"projector": "the projections", "encoder": "the features"}.get(name, "the features")
-    full = seen["deviation"] < (_CONSTANT if name == "features" else LEAST_DEVIATION)
+    output = "the projections" if name == "projector" else "the features"
+    rank = f"RankMe of {output} around their mean is {seen['rank_around_mean']:.1f} of {seen['width']:,} channels"
+    full = seen["relative_spread"] <= _CONSTANT if name == "features" else seen["deviation"] < LEAST_DEVIATION
     if full:
         kinds.append("full collapse")
         sentences.append(
-            f"Different images get all but the same output: the deviation of {output} is {seen['deviation']:.2g}"
-            ", where 1 is healthy. Check that the stop-gradient and the predictor are in place; then try a smaller "
-            "learning rate and stronger augmentation."
+            f"Different images get all but the same output: the deviation of {output} is {seen['deviation']:.2g}, "
+            f"where 1 is healthy.{_advice(name, 'a smaller learning rate and stronger augmentation')}"
         )
     if "agreement" in measures and not full:
         both = measures["agreement"]
@@ -112,20 +124,29 @@ def judge(measures: Mapping[str, Mapping[str, float]]) -> Verdict:
                 f"{both['predictions']:.2f}, where the two projections agree by {both['projections']:.2f}. Check that "
                 "the predictor is trained and that its learning rate is not decayed too soon."
             )
-    if not full and seen["width"] >= _SMALLEST_WIDTH and seen["rank_me"] < LEAST_RANK:
+    if not full and seen["width"] >= _SMALLEST_WIDTH and seen["rank_around_mean"] < LEAST_RANK:
         kinds.append("dimensional collapse")
         sentences.append(
-            f"Few directions are in use: RankMe of {output} is {seen['rank_me']:.1f} of {seen['width']:,} channels. "
-            "Check that the predictor is in place and trained; then try stronger augmentation, a wider projector, or a "
-            "batch norm after its last layer."
+            f"Few directions are in use: {rank}."
+            f"{_advice(name, 'stronger augmentation, a wider projector, or a batch norm after its last layer')}"
         )
     if not kinds:
+        told = "" if name == "features" else f"The deviation of {output} is {seen['deviation']:.2f} of 1. "
         sentences.append(
-            f"The deviation of {output} is {seen['deviation']:.2f} of 1 and RankMe {seen['rank_me']:.1f} of "
-            f"{seen['width']:,} channels; nothing here speaks of a collapse. What the features are worth for a task "
-            "only labels can say."
+            f"{told}{rank}; nothing here speaks of a collapse. What the features are worth for a task only labels can "
+            "say."
         )
     return Verdict(tuple(kinds), tuple(sentences))
+
+
+def _advice(name: str, then: str) -> str:
+    if name != "projector":
+        return ""
+    return f" Check that the stop-gradient and the predictor are in place and trained; then try {then}."
+
+
+def _networks(subject: Subject) -> Mapping[str, np.ndarray]:
+    return subject.stages or {"features": subject.features}
 
 
 def part(subject: Subject) -> Part:
@@ -136,12 +157,14 @@ def part(subject: Subject) -> Part:
     found = measure(subject)
     verdict = judge(found)
     measured = {name: values for name, values in found.items() if name != "agreement"}
-    columns = [column for column in _COLUMNS if any(column in values for values in measured.values())]
-    rows = [[name, *(values.get(column) for column in columns)] for name, values in measured.items()]
+    rows = [
+        [told, *(values.get(key) for values in measured.values())]
+        for key, told in _ROWS.items()
+        if any(key in values for values in measured.values())
+    ]
     html = (
         f'<div class="verdict{" bad" if verdict.kinds else ""}"><p><strong>{blocks.text(verdict.told.capitalize())}.'
-        f"</strong> {blocks.text(' '.join(verdict.sentences))}</p></div>"
-        + blocks.table(["", *(_COLUMNS[column] for column in columns)], rows, _NOTE)
+        f"</strong> {blocks.text(' '.join(verdict.sentences))}</p></div>" + blocks.table(["", *measured], rows, _NOTE)
     )
     if "agreement" in found:
         html += (
@@ -149,7 +172,7 @@ def part(subject: Subject) -> Part:
             f" between a prediction and the other view's projection {found['agreement']['predictions']:.3f}.</p>"
         )
     drawn = figures.lines(
-        {name: _spectrum(features) for name, features in (subject.stages or {"features": subject.features}).items()},
+        {name: _spectrum(features) for name, features in _networks(subject).items()},
         label="Singular values of the features around their mean, over the largest",
         x_label="singular value",
         y_label="over the largest",
@@ -168,15 +191,3 @@ def _spectrum(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values = spectrum.singular_values(features, centred=True)
     largest = values[0] if values[0] > 0 else math.nan
     return np.arange(1, len(values) + 1), values / largest
-
-
-def _agreement(subject: Subject) -> dict[str, float]:
-    if "predictor" in subject.views:
-        first, second = (subject.views["projector"][:, view] for view in (0, 1))
-        predictions = subject.views["predictor"][:, 0]
-        return {
-            "projections": agreement.mean_cosine(first, second),
-            "predictions": agreement.mean_cosine(predictions, second),
-        }
-    same = agreement.mean_cosine(subject.stages["predictor"], subject.stages["projector"])
-    return {"projections": 1.0, "predictions": same}

@@ -96,6 +96,7 @@ def of_run(
         labels=examples.labels()[rows],
         class_names=examples.class_names,
         images=images,
+        total=examples.examples,
         stages=stages,
         views=_views(modules, variables, view, examples, rows, views, seed) if view and views else {},
     )
@@ -112,6 +113,7 @@ def of_pixels(examples: feed.Evaluation, *, most: int = 10_000) -> Subject:
         labels=examples.labels()[rows],
         class_names=examples.class_names,
         images=images,
+        total=examples.examples,
         pixels=True,
     )
 
@@ -135,10 +137,13 @@ def of_file(path: pathlib.Path, examples: feed.Evaluation | None = None, *, most
     names = tuple(f"row {row}" for row in rows)
     labels, class_names = np.full(len(features), -1, np.int32), ()
     if "labels" in arrays:
-        labels = np.asarray(arrays["labels"])
+        labels = arrays["labels"]
         if labels.shape != (len(features),) or not np.issubdtype(labels.dtype, np.integer):
             raise UsageError(f"{path}: labels are {labels.dtype} {labels.shape}, and integers [{len(features)}] needed")
-        known = arrays["class_names"] if "class_names" in arrays else np.arange(int(labels.max(initial=-1)) + 1)
+        labels = labels.astype(np.int64)
+        known = arrays["class_names"] if "class_names" in arrays else np.arange(labels.max(initial=-1) + 1)
+        if known.ndim != 1:
+            raise UsageError(f"{path}: class_names of shape {known.shape}; give one name a class")
         class_names = tuple(str(name) for name in known)
         if labels.max(initial=-1) >= len(class_names):
             raise UsageError(f"{path}: a label of {labels.max()} and {len(class_names)} class_names")
@@ -153,12 +158,13 @@ def of_file(path: pathlib.Path, examples: feed.Evaluation | None = None, *, most
         names = tuple(np.array(examples.names(), dtype=object)[rows])
         labels, class_names = examples.labels(), examples.class_names
     return Subject(
-        features=features[rows].astype(np.float32),
+        features=_as_float32(features[rows]),
         told=f"features in {path}",
         names=names,
-        labels=labels[rows].astype(np.int32),
+        labels=np.maximum(labels[rows], -1).astype(np.int32),
         class_names=class_names,
         images=images,
+        total=len(features),
     )
 
 
@@ -273,15 +279,19 @@ def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
+def _as_float32(features: np.ndarray) -> np.ndarray:
+    # What float64 holds beyond float32 becomes infinite, which a subject refuses by name.
+    with np.errstate(over="ignore"):
+        return features.astype(np.float32)
+
+
 def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     if path.suffix not in (".npy", ".npz"):
         raise UsageError(f"{path}: features come as .npy or .npz")
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
-            if path.suffix == ".npy":
-                return {"features": loaded}
-            arrays = dict(loaded)
+            arrays = {"features": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

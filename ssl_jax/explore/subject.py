@@ -8,6 +8,8 @@ import numpy as np
 
 from ssl_jax.types import UsageError
 
+_LARGEST = 1e15
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
@@ -23,9 +25,10 @@ class Subject:
         pixels: whether the features are the images themselves, each number in [0, 1].
         stages: float32 [n, d] by network, those of a SimSiam run in the order of its networks; {} without a run.
         views: float32 [m, q, d] by network, q random views of each of m images; {} where the run draws none.
+        total: how many images there are, of which these are evenly taken; 0 for just these.
 
     Raises:
-        UsageError: for fewer than 3 rows, arrays whose lengths differ, or features that are not finite.
+        UsageError: for fewer than 3 rows, arrays whose lengths differ, or features that are not finite or above 1e15.
     """
 
     features: np.ndarray
@@ -37,6 +40,7 @@ class Subject:
     pixels: bool = False
     stages: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     views: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    total: int = 0
 
     def __post_init__(self):
         count = len(self.features)
@@ -51,6 +55,15 @@ class Subject:
                 f"{self.told}: the features of {len(broken):,} of {count:,} images are not finite, the first of them "
                 f"{self.names[broken[0]]!r}: take those rows out, or a checkpoint from before the training diverged"
             )
+        largest = float(np.abs(self.features).max())
+        if largest > _LARGEST:
+            raise UsageError(f"{self.told}: numbers up to {largest:.1e}, whose squares overflow: divide them first")
+
+    @property
+    def counted(self) -> str:
+        """How many images these are, in words, and of how many."""
+        count = len(self.features)
+        return f"{count:,} of {self.total:,} images" if self.total > count else f"{count:,} images"
 
     @property
     def labelled(self) -> bool:
@@ -59,8 +72,7 @@ class Subject:
 
     def refuse_constant(self) -> None:
         """Raises UsageError where all rows are the same to rounding, of which nothing can be grouped or mapped."""
-        spread = np.ptp(self.features, axis=0).max()
-        if spread <= 1e-6 * max(1e-12, float(np.abs(self.features).max())):
+        if relative_spread(self.features) <= 1e-6:
             raise UsageError(f"the features are the same for all {len(self.features):,} images: nothing to tell apart")
 
 
@@ -79,6 +91,11 @@ class Part:
     files: Mapping[str, str | bytes | Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     lines: tuple[str, ...] = ()
+
+
+def relative_spread(features: np.ndarray) -> float:
+    """The largest range of a channel of [n, d] over the largest size of a number: 0 for constant features."""
+    return float(np.ptp(features, axis=0).max()) / max(1e-12, float(np.abs(features).max()))
 
 
 def evenly(count: int, most: int) -> np.ndarray:

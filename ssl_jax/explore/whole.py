@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ssl_jax import page
-from ssl_jax.explore import blocks, clusters, components, copies, health, maps, odd_ones, scatter
+from ssl_jax.explore import blocks, clusters, components, copies, health, maps, naming, odd_ones, scatter
 from ssl_jax.explore.subject import Part, Subject
 from ssl_jax.types import UsageError
 
@@ -74,9 +74,7 @@ def explore(
     Raises:
         UsageError: for settings that this subject does not allow.
     """
-    unknown = [name for name in settings.parts if name not in HEADINGS]
-    if unknown or not settings.parts:
-        raise UsageError(f"no part {(unknown or [''])[0]!r}: there are {', '.join(HEADINGS)}")
+    refuse_unknown(settings.parts)
     if settings.normal:
         odd_ones.normal_classes(subject, settings.normal)
     count = len(subject.features)
@@ -108,7 +106,7 @@ def explore(
     if settings.names is not None:
         if grouped is None:
             raise UsageError(f"--names={settings.names}: there are no clusters to name ({left_out | failed})")
-        given = clusters.names(settings.names, subject, grouped)
+        given = naming.read(settings.names, subject, clusters.central_rows(subject, grouped))
     makers = {
         "health": lambda: health.part(subject),
         "maps": lambda: maps.part(subject, _colourings(subject, grouped, given), most=settings.mapped, seed=seed),
@@ -123,6 +121,13 @@ def explore(
             if part is not None:
                 parts[name] = part
     return Found(parts, left_out, failed)
+
+
+def refuse_unknown(parts: Sequence[str]) -> None:
+    """Raises UsageError for no part, or one that there is not."""
+    unknown = [name for name in parts if name not in HEADINGS]
+    if unknown or not parts:
+        raise UsageError(f"no part {(unknown or [''])[0]!r}: there are {', '.join(HEADINGS)}")
 
 
 def as_page(subject: Subject, training: Subject | None, found: Found) -> str:
@@ -141,10 +146,10 @@ def as_page(subject: Subject, training: Subject | None, found: Found) -> str:
     title, _, which = subject.told.partition(", ") if subject.stages else (subject.told, "", "")
     title = f"What the {title} has learned" if subject.stages else f"A look at {title}"
     facts = [which] if which else []
-    facts += [f"{len(subject.features):,} images", f"{subject.features.shape[1]:,} numbers each"]
+    facts += [subject.counted, f"{subject.features.shape[1]:,} numbers each"]
     facts += [f"shown at {height}x{width} px"] if channels else []
     facts += [f"{len(subject.class_names):,} classes"] if subject.labelled else ["no labels"]
-    facts += [f"{len(training.features):,} training images beside"] if training is not None else []
+    facts += [f"beside {training.counted} of the training set"] if training is not None else []
     links = " · ".join(f'<a href="#{name}">{HEADINGS[name]}</a>' for name in made)
     head = (
         f'<header><h1>{blocks.text(title)}</h1><p class="lead">{blocks.text(", ".join(facts))}</p>'

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from ssl_jax.explore import clusters
+from ssl_jax.explore import clusters, naming
 from ssl_jax.types import UsageError
 from tests import explore_subjects
 
@@ -80,10 +80,15 @@ def test_every_image_gets_the_name_of_its_cluster(blobs, found, tmp_path):
     lines = blank.files["cluster_names.csv"].splitlines()
     lines[2] = lines[2].replace("1,,", "1,paws & tails,", 1)
     file = tmp_path / "named.csv"
-    for text in ("\n".join(lines), "\n".join(lines).replace(",", ";"), "\ufeff" + "\n".join(lines)):
+    plain = "\n".join(lines)
+    forms = (plain, plain.replace(",", ";"), plain.replace(",", "\t"), f"\ufeff{plain}\n,,,,\n")
+    central = clusters.central_rows(blobs, found)
+    for text in forms:
         file.write_text(text, encoding="utf-8")
-        given = clusters.names(file, blobs, found)
-        assert given == ["", "paws & tails", "", ""]
+        given = naming.read(file, blobs, central)
+        assert given == ["", "paws & tails", "", ""] and naming.holds_names(file)
+    file.write_text(blank.files["cluster_names.csv"])
+    assert not naming.holds_names(file) and not naming.holds_names(tmp_path / "missing.csv")
     part = clusters.part(blobs, found, given)
     named = rows_of(part.files["clusters.csv"])
     inside = found.by_way["kmeans"] == 1
@@ -94,22 +99,36 @@ def test_every_image_gets_the_name_of_its_cluster(blobs, found, tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a,b\n1,2\n", "has no columns"),
+        ("a,b\n1,2\n", "no rows under cluster, name and central_image"),
+        ("cluster,name,central_image\n", "no rows under cluster"),
+        ("", "no rows under cluster"),
         ("cluster,name,central_image\n9,x,image 1\n", "no cluster '9' here"),
+        ("cluster,name,central_image\n\u00b2,x,image 1\n", "no cluster '\u00b2' here"),
+        (f"cluster,name,central_image\n0,{'x' * 140_000},image 1\n", "is no table"),
         ("cluster,name,central_image\n0,x,somewhere else\n", "of another exploration"),
     ],
 )
 def test_names_of_something_else_are_refused(blobs, found, tmp_path, text, told):
     file = tmp_path / "names.csv"
     file.write_text(text)
+    central = clusters.central_rows(blobs, found)
     with pytest.raises(UsageError, match=told):
-        clusters.names(file, blobs, found)
+        naming.read(file, blobs, central)
+    assert naming.holds_names(file)  # what it is not sure of it keeps
     with pytest.raises(UsageError, match="cannot read --names"):
-        clusters.names(tmp_path / "missing.csv", blobs, found)
+        naming.read(tmp_path / "missing.csv", blobs, central)
+
+
+def test_a_cluster_named_twice_is_refused(blobs, found, tmp_path):
+    central = clusters.central_rows(blobs, found)
+    line = f"0,x,{blobs.names[central[0][0]]}\n"
+    (tmp_path / "names.csv").write_text(f"cluster,name,central_image\n{line}{line}")
+    with pytest.raises(UsageError, match="no cluster '0' twice"):
+        naming.read(tmp_path / "names.csv", blobs, central)
 
 
 def test_central_and_borderline_images_are_those(blobs, found):
-    central = clusters._central_rows(blobs, found)
+    central = clusters.central_rows(blobs, found)
     for group, rows in enumerate(central):
         assert set(rows) == set(np.flatnonzero(found.by_way["kmeans"] == group))
         distances = np.linalg.norm(blobs.features[rows] - found.centers[group], axis=1)
@@ -130,6 +149,23 @@ def test_one_class_has_no_scores_against_classes():
     assert "nmi" not in part.metrics["kmeans"] and part.metrics["kmeans"]["silhouette"] is not None
     unlabelled = explore_subjects.blobs(labelled=False)
     assert "nmi" not in clusters.part(unlabelled, clusters.find(unlabelled, count=3)).metrics["kmeans"]
+
+
+def test_rows_that_rounding_alone_tells_apart_leave_no_cluster_empty():
+    four = np.zeros((4, 6), np.float32)
+    four[1, 0], four[2:, 1] = 1, 1
+    four[3, 2] = 1e-7
+    blobs = explore_subjects.blobs()
+    found = clusters.find(dataclasses.replace(blobs, features=np.tile(four, (30, 1))), count=4)
+    assert np.bincount(found.by_way["kmeans"]).min() > 0 and found.count in (3, 4)
+    assert clusters.part(blobs, found).metrics["kmeans"]["clusters"] == found.count
+
+
+def test_hdbscan_of_very_many_images_is_left_out_in_words(monkeypatch):
+    monkeypatch.setattr(clusters, "_MOST_DENSITY_ROWS", 100)
+    blobs = explore_subjects.blobs()
+    found = clusters.find(blobs, count=3)
+    assert "hdbscan" not in found.by_way and "No HDBSCAN of more than 100" in clusters.part(blobs, found).html
 
 
 def test_images_that_are_all_but_the_same_make_no_clusters():

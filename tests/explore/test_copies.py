@@ -48,6 +48,22 @@ def test_a_copy_in_the_training_images_is_found():
     assert part.metrics["copies_in_training"] == 1 and part.metrics["copies_within"] == 0
 
 
+def test_training_images_of_another_shape_are_told_not_to_be_compared():
+    training = dataclasses.replace(explore_subjects.blobs(), images=np.zeros((120, 10, 10, 1), np.uint8))
+    part = copies.part(explore_subjects.blobs(), training)
+    assert "copies_in_training" not in part.metrics and "of another shape" in part.lines[0]
+
+
+def test_an_unknown_label_is_no_other_class():
+    blobs = explore_subjects.blobs()
+    unlabelled = dataclasses.replace(blobs, labels=np.full(120, -1, np.int32), class_names=())
+    part = copies.part(blobs, unlabelled)
+    assert part.metrics["copies_in_training"] == 120 and part.metrics["copies_of_another_class"] == 0
+    labels = np.where(np.arange(120) % 2, -1, blobs.labels).astype(np.int32)
+    half = copies.part(dataclasses.replace(blobs, labels=labels))
+    assert half.metrics["neighbours_of_one_class_percent"] == 100
+
+
 def test_neighbours_are_of_the_same_blob():
     part = copies.part(explore_subjects.blobs())
     assert part.metrics["neighbours_of_one_class_percent"] == 100

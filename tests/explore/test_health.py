@@ -1,5 +1,7 @@
 """The verdict: each failure on features that have it, none on healthy ones, and the measures it goes by."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -103,9 +105,26 @@ def test_pixels_are_judged_by_their_rank_alone():
     bright = (0.9 + 0.01 * draw.normal(size=(200, 40))).astype(np.float32)
     subject = Subject(bright, "pixels", tuple(map(str, range(200))), np.full(200, -1, np.int32), pixels=True)
     assert health.measure(subject)["features"]["deviation"] < health.LEAST_DEVIATION
-    assert "full collapse" not in verdict(subject)
-    constant = Subject(np.ones((200, 40), np.float32), "ones", subject.names, subject.labels)
+    assert verdict(subject) == "healthy"
+    flat = Subject((draw.normal(size=(200, 2)) @ draw.normal(size=(2, 40)) + 9).astype(np.float32), *describe(subject))
+    assert verdict(flat) == "dimensional collapse"
+    one = Subject((1 + draw.uniform(size=(200, 1))).astype(np.float32), *describe(subject))
+    assert verdict(one) == "healthy"
+    constant = Subject(np.ones((200, 40), np.float32), *describe(subject))
     assert verdict(constant) == "full collapse"
+    told = health.judge(health.measure(flat)).sentences[0]
+    assert "predictor" not in told and "projector" not in told
+
+
+def describe(subject):
+    return "features", subject.names, subject.labels
+
+
+def test_without_views_nothing_is_said_of_the_predictor():
+    subject = simsiam(normal(400, 32), predictions=np.roll(normal(400, 32), 1, axis=0))
+    without = dataclasses.replace(subject, views={})
+    assert "agreement" not in health.measure(without) and verdict(without) == "healthy"
+    assert "two views" not in health.part(without).html and "two views" in health.part(subject).html
 
 
 def test_the_part_shows_the_verdict_and_its_numbers():

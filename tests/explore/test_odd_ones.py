@@ -66,6 +66,39 @@ def test_what_is_normal_is_learned_from_training_images_where_they_are_given():
     assert part.metrics["auroc"]["knn"] == part.metrics["auroc"]["mahalanobis"] == 1.0
 
 
+def test_where_classes_are_chance_no_score_finds_them_however_many_channels():
+    draw = np.random.default_rng(0)
+    scales = 1 / np.arange(1, 129)
+    features = (draw.normal(size=(300, 128)) * scales) @ draw.normal(size=(128, 128))
+    labels = (np.arange(300) % 10 == 0).astype(np.int32)
+    blobs = explore_subjects.blobs(count=300, groups=2)
+    subject = dataclasses.replace(blobs, features=features.astype(np.float32), labels=labels)
+    areas = odd_ones.part(subject, normal=("a",)).metrics["auroc"]
+    # A covariance scored on what it was fitted to would come to 0.9.
+    assert all(0.35 < area < 0.65 for area in areas.values()), areas
+
+
+@pytest.mark.parametrize("names", [("c", "b", "a"), ("z", "a", "b"), ()])
+def test_training_classes_are_told_by_name(names):
+    subject = explore_subjects.blobs(groups=3)
+    training = explore_subjects.blobs(count=150, groups=3, seed=7)
+    places = [names.index(name) if name in names else -1 for name in "abc"]
+    relabelled = np.array(places, np.int32)[training.labels]
+    training = dataclasses.replace(training, labels=relabelled, class_names=names)
+    if not names:
+        with pytest.raises(UsageError, match="0 normal images"):
+            odd_ones.part(subject, training=training, normal=("a", "b"))
+        return
+    part = odd_ones.part(subject, training=training, normal=("a", "b"))
+    assert part.metrics["auroc"]["knn"] == 1.0 and part.metrics["learned_from"] == 100
+
+
+def test_of_many_channels_the_first_components_are_taken(monkeypatch):
+    monkeypatch.setattr(odd_ones, "_MOST_CHANNELS", 3)
+    areas = odd_ones.part(explore_subjects.blobs(groups=3), normal=("a", "b")).metrics["auroc"]
+    assert areas["mahalanobis"] == 1.0
+
+
 def test_unlabelled_images_take_no_part_in_the_area():
     blobs = explore_subjects.blobs(groups=3)
     labels = blobs.labels.copy()

@@ -137,6 +137,16 @@ def test_a_file_of_features_with_and_without_images(digits, tmp_path):
     assert labelled.class_names == ("x", "y") and labelled.labels.tolist() == labels.tolist()
 
 
+def test_labels_of_any_integers_and_an_archive_under_a_plain_name(tmp_path):
+    labels = np.array([0, 1, 2, 255], np.uint8)
+    with (tmp_path / "renamed.npy").open("wb") as file:
+        np.savez(file, features=np.eye(4), labels=labels)
+    found = read.of_file(tmp_path / "renamed.npy")
+    assert found.labels.tolist() == [0, 1, 2, 255] and len(found.class_names) == 256
+    np.savez(tmp_path / "signed.npz", features=np.eye(4), labels=np.array([0, -5, 1, -1]))
+    assert read.of_file(tmp_path / "signed.npz").labels.tolist() == [0, -1, 1, -1]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -151,6 +161,13 @@ def test_a_file_of_features_with_and_without_images(digits, tmp_path):
             "label of 9",
         ),
         ("f.npy", b"nothing", "is no file of numbers"),
+        ("f.npy", np.full((4, 2), 1e200), "of 4 of 4 images are not finite"),
+        ("f.npy", np.array([[1.0, 1e20], [0, 0], [3, 4]]), r"numbers up to 1.0e\+20, whose squares overflow"),
+        (
+            "f.npz",
+            {"features": np.zeros((4, 2)), "labels": np.zeros(4, int), "class_names": np.array("a")},
+            r"class_names of shape \(\)",
+        ),
         ("f.txt", b"1 2", r"come as \.npy or \.npz"),
         ("f.npy", None, "cannot read"),
         (
