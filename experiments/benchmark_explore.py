@@ -190,16 +190,21 @@ def _spectrum(features):
 
 def _labels(rows):
     """Clusters for the silhouette, the classes of the features that are made up."""
-    return np.random.default_rng(1).integers(0, CLUSTERS, rows)
+    return np.arange(rows) % CLUSTERS
 
 
 def _made_up(rows, width):
     """Correlated features whose scales fall off, as an encoder's do, in overlapping classes."""
-    random = np.random.default_rng(0)
-    centres = 0.1 * random.standard_normal((CLUSTERS, width), np.float32)
+    import jax
+
+    from ssl_jax import rng
+
+    def normal(name, *shape):
+        return np.asarray(jax.random.normal(rng.stream(0, name), shape))
+
     falling = (1 / np.sqrt(1 + np.arange(width))).astype(np.float32)
-    mixed = (random.standard_normal((rows, width), np.float32) + centres[_labels(rows)]) * falling
-    return np.maximum(mixed @ random.standard_normal((width, width), np.float32), 0.0)
+    mixed = (normal("rows", rows, width) + 0.1 * normal("classes", CLUSTERS, width)[_labels(rows)]) * falling
+    return np.maximum(mixed @ normal("mixing", width, width), 0.0)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,13 @@ import numpy as np
 
 from ssl_jax import rng, types
 
-_SCORES_AT_ONCE = 2**21
+_SCORES_AT_ONCE = 2**23
 _ROWS_AT_ONCE = 2048
 _CENTERS_AT_ONCE = 4096
 _DISTANCES_KEPT = 2**26
+_CENTRED_AT_MOST = 2**27
+# Of the rows: where fewer change their cluster, the sums are mended instead of taken anew.
+_FEW = 1 / 8
 
 
 class KMeans(NamedTuple):
@@ -75,7 +78,11 @@ def fit(
             )
     # Which takes the features' own memory where it can, unlike jnp.asarray.
     data = jax.device_put(features)
-    shift, variance = _moments(data)
+    mean, variance = _moments(data)
+    # A centred copy where memory allows, else every chunk is centred as it is visited.
+    shift = None if data.size <= _CENTRED_AT_MOST else mean
+    if shift is None:
+        data = _centred(data, mean)
     trials = 2 + int(np.log(clusters))
     if start is None:
         draws = jax.random.uniform(rng.stream(seed, "kmeans"), (starts, clusters, trials))
@@ -88,12 +95,12 @@ def fit(
         if start is None:
             begin = _first_centers(data, shift, draws[first : first + together])
         else:
-            begin = start[None] - np.asarray(shift)
+            begin = start[None] - np.asarray(mean)
         centers, counts = _lloyd(data, shift, begin, iterations, tolerance * float(variance))
         for each, count in zip(centers, counts, strict=True):
             labels, inertia = _nearest(data, shift, jnp.asarray(each))
             if best is None or float(inertia) < best.inertia:
-                best = KMeans(each + np.asarray(shift), np.asarray(labels), float(inertia), int(count))
+                best = KMeans(each + np.asarray(mean), np.asarray(labels), float(inertia), int(count))
     if len(np.unique(best.labels)) < clusters:
         distinct = len(np.unique(features, axis=0))
         if distinct < clusters:
@@ -143,6 +150,7 @@ def _lloyd(data, shift, centers, iterations, tolerance):
     batch = np.arange(len(centers))
     labels = jnp.full((len(batch), len(data)), -1, jnp.int32)
     ended = np.zeros(len(centers), bool)
+    whole = None
     while True:
         running = [place for place, number in enumerate(batch) if not ended[number]]
         if not running:
@@ -152,8 +160,12 @@ def _lloyd(data, shift, centers, iterations, tolerance):
             kept = np.asarray(running + [running[0]] * (third - len(running)))
             # Copies fill the batch up.
             batch, labels = batch[kept], labels[kept]
-        sums, sizes, labels, changed = _move(data, shift, centers[batch], labels)
-        sums, sizes, changed = np.array(sums, np.float64), np.array(sizes, np.float64), np.asarray(changed)
+        if len(centers) == 1 and counts[0]:
+            whole, labels, changed = _mended(data, shift, centers, labels, whole)
+        else:
+            sums, sizes, labels, changed = _move(data, shift, centers[batch], labels)
+            whole, changed = (np.array(sums, np.float64), np.array(sizes, np.float64)), np.asarray(changed)
+        sums, sizes = (array.copy() for array in whole)
         for number, place in {number: place for place, number in enumerate(batch)}.items():
             if ended[number]:
                 continue
@@ -167,6 +179,45 @@ def _lloyd(data, shift, centers, iterations, tolerance):
             ended[number] = small or not changed[place] or counts[number] == iterations
 
 
+def _mended(data, shift, centers, labels, whole):
+    """What `_move` tells of a single start whose sums and sizes, `whole`, were those of `labels`."""
+    found, changed = _relabelled(data, shift, centers, labels)
+    rows = np.flatnonzero(np.asarray(changed))
+    if len(rows) > _FEW * len(data):
+        sums, sizes, found, _ = _move(data, shift, centers, labels)
+        return (np.array(sums, np.float64), np.array(sizes, np.float64)), found, np.array([True])
+    sums, sizes = whole
+    if len(rows):
+        # Filled up to a power of two, each a program to compile, with copies that count nothing.
+        filled = np.zeros(1 << int(len(rows) - 1).bit_length(), np.int32)
+        filled[: len(rows)] = rows
+        more, moved = _difference(data, shift, filled, len(rows), labels, found, centers.shape[1])
+        sums, sizes = sums + np.asarray(more, np.float64), sizes + np.asarray(moved, np.float64)
+    return (sums, sizes), found, np.array([len(rows) > 0])
+
+
+@jax.jit
+def _relabelled(data, shift, centers, labels):
+    """The nearest of one start's `centers` [1, k, d] to each row, [1, n], and which rows have another than before."""
+    lengths = jnp.sum(centers[0] ** 2, axis=1)
+
+    def visit(found, chunk, start, fresh):
+        nearest = jnp.argmin(lengths[:, None] - 2 * _matmul(centers[0], chunk.T), axis=0).astype(jnp.int32)
+        return jax.lax.dynamic_update_slice_in_dim(found, nearest[None], start, 1)
+
+    found = _over_chunks(data, shift, centers.shape[1], visit, labels)
+    return found, found[0] != labels[0]
+
+
+@functools.partial(jax.jit, static_argnames="clusters")
+def _difference(data, shift, rows, count, before, after, clusters):
+    """What the first `count` of `rows` add to the sums [1, k, d] and sizes [1, k] as they change their clusters."""
+    numbers, counted = jnp.arange(clusters), (jnp.arange(len(rows)) < count).astype(jnp.float32)
+    came, left = ((labels[0][rows][None] == numbers[:, None]).astype(jnp.float32) for labels in (after, before))
+    change = (came - left) * counted[None]
+    return _matmul(change, _less(data[rows], shift))[None], jnp.sum(change, axis=1)[None]
+
+
 def _fill_empty(data, shift, centers, labels, sums, sizes):
     """Gives empty clusters the rows farthest from their centres, in `sums` and `sizes` themselves."""
     empty = np.flatnonzero(sizes == 0)
@@ -174,7 +225,7 @@ def _fill_empty(data, shift, centers, labels, sums, sizes):
     if not float(jnp.max(distances)) > 0:
         return
     _, farthest = jax.lax.top_k(distances, len(empty))
-    moved, labels = np.asarray(data[farthest]) - np.asarray(shift), np.asarray(labels[farthest])
+    moved, labels = np.asarray(_less(data[farthest], shift)), np.asarray(labels[farthest])
     for cluster, row, left in zip(empty, moved, labels, strict=True):
         sums[left] -= row
         sums[cluster] = row
@@ -203,7 +254,7 @@ def _picked(data, shift, candidates, nearest):
 
     That is, as is `nearest`, each row's squared distance to the nearest centre, [s, n].
     """
-    centers = data[candidates] - shift[None, None]
+    centers = _less(data[candidates.reshape(-1)], shift).reshape(*candidates.shape, -1)
     starts, trials, width = centers.shape
     lengths = jnp.sum(centers**2, axis=-1)
 
@@ -277,14 +328,29 @@ def _over_chunks(data, shift, scores, visit, carry):
     The last chunk reaches back over rows that were seen, so that all have one size and no row is made up.
     """
     rows = len(data)
-    at_once = max(1, min(rows, _ROWS_AT_ONCE, _SCORES_AT_ONCE // scores))
+    at_once = max(1, min(rows, _SCORES_AT_ONCE // scores))
+    if shift is not None:
+        # A centred chunk is a copy, best kept near the processor.
+        at_once = min(at_once, _ROWS_AT_ONCE)
+    if at_once == rows:
+        return visit(carry, _less(data, shift), 0, jnp.ones(rows, bool))
 
     def advance(number, carry):
         start = jnp.minimum(number * at_once, rows - at_once)
-        chunk = jax.lax.dynamic_slice_in_dim(data, start, at_once) - shift[None]
+        chunk = jax.lax.dynamic_slice_in_dim(data, start, at_once)
+        chunk = _less(chunk, shift)
         return visit(carry, chunk, start, start + jnp.arange(at_once) >= number * at_once)
 
     return jax.lax.fori_loop(0, -(-rows // at_once), advance, carry)
+
+
+def _less(rows, shift):
+    return rows if shift is None else rows - shift[None]
+
+
+@jax.jit
+def _centred(data, mean):
+    return data - mean[None]
 
 
 def _checked(features):

@@ -40,7 +40,9 @@ def test_too_many_components_are_refused():
 
 
 def test_chunks_and_a_large_offset_change_nothing(monkeypatch):
-    monkeypatch.setattr(pca, "_ROWS_AT_ONCE", 64)
+    monkeypatch.setattr(pca, "_ROWS_AT_ONCE", 32)
+    monkeypatch.setattr(pca, "_CHANNELS_AT_ONCE", 4)
+    monkeypatch.setattr(pca, "_NUMBERS_AT_ONCE", 6 * 96)
     random = np.random.default_rng(2)
     features = (random.standard_normal((201, 6)) * np.array([[3.0, 2.0, 1.0, 0.5, 0.2, 0.1]]) + 100).astype(np.float32)
     # The first chunk is of another mean than the rest.
