@@ -27,6 +27,7 @@ th, td { padding: .45rem 1.1rem .45rem 0; text-align: left; border-bottom: 1px s
 thead th { color: var(--soft); font-weight: 600; font-size: .85rem; }
 tbody th { font-weight: 600; } td.best { font-weight: 700; color: var(--accent); }
 td small { color: var(--soft); font-weight: 400; }
+a { color: var(--accent); }
 details { margin: .8rem 0; } summary { cursor: pointer; color: var(--accent); }
 pre { background: var(--panel); border-radius: 10px; padding: 1rem 1.2rem; overflow-x: auto; font: .85rem/1.55
   ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
