@@ -51,6 +51,7 @@ ROOMS = {
     ),
     "ssl_jax.analysis.agreement": (("ssl_jax.types", "ssl_jax.analysis.spectrum"), (*ARRAYS, "scipy")),
     "ssl_jax.analysis.anomaly": (("ssl_jax.types", "ssl_jax.analysis.neighbours"), (*ARRAYS, "sklearn")),
+    "ssl_jax.analysis.kmeans": (("ssl_jax.types", "ssl_jax.rng", "ssl_jax.analysis.kmeans_steps"), ARRAYS),
     "ssl_jax.analysis.*": (("ssl_jax.types", "ssl_jax.rng"), (*ARRAYS, "scipy", "sklearn")),
     "ssl_jax.methods.*": (
         tuple(

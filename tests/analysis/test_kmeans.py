@@ -3,7 +3,7 @@ import pytest
 from sklearn import cluster
 
 from ssl_jax import types
-from ssl_jax.analysis import cluster_scores, kmeans
+from ssl_jax.analysis import cluster_scores, kmeans, kmeans_steps
 
 
 def blobs(count=5, rows=400, width=6, deviation=0.3, offset=0.0, seed=0):
@@ -15,11 +15,18 @@ def blobs(count=5, rows=400, width=6, deviation=0.3, offset=0.0, seed=0):
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0], ids=["around_zero", "far_off"])
-@pytest.mark.parametrize("at_once", [2048, 150], ids=["one_chunk", "chunks"])
-def test_from_one_start_it_equals_scikit_learn(offset, at_once, monkeypatch):
-    # A size that no other test has, so that the chunks are not those of a program compiled before.
-    features, _ = blobs(deviation=2.5, offset=offset, rows=401 + (at_once == 150))
-    monkeypatch.setattr(kmeans, "_ROWS_AT_ONCE", at_once)
+@pytest.mark.parametrize(
+    ("limits", "rows"),
+    [({}, 401), ({"_SCORES_AT_ONCE": 7 * 150}, 405), ({"ROWS_AT_ONCE": 150}, 402)],
+    ids=["one_chunk", "chunks", "chunks_centred_in_passing"],
+)
+def test_from_one_start_it_equals_scikit_learn(offset, limits, rows, monkeypatch):
+    # Sizes that no other test has, so that the chunks are not those of a program compiled before.
+    features, _ = blobs(deviation=2.5, offset=offset, rows=rows)
+    for name, value in limits.items():
+        monkeypatch.setattr(kmeans_steps, name, value)
+    if "ROWS_AT_ONCE" in limits:
+        monkeypatch.setattr(kmeans, "_CENTRED_AT_MOST", 0)
     start = features[:7]
     ours = kmeans.fit(features, 7, start=start)
     theirs = cluster.KMeans(7, init=start.astype(float), n_init=1, algorithm="lloyd").fit(features.astype(float))
@@ -77,7 +84,7 @@ def test_the_best_of_several_starts_is_kept_and_the_seed_fixes_it():
 
 
 def test_starts_in_groups_end_like_starts_together(monkeypatch):
-    monkeypatch.setattr(kmeans, "_ROWS_AT_ONCE", 170)
+    monkeypatch.setattr(kmeans_steps, "ROWS_AT_ONCE", 170)
     features, _ = blobs(deviation=2.5, rows=403)
     together = kmeans.fit(features, 6, starts=5)
     monkeypatch.setattr(kmeans, "_CENTERS_AT_ONCE", 6)
