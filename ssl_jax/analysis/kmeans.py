@@ -77,8 +77,9 @@ def fit(
     # Which takes the features' own memory where it can, unlike jnp.asarray.
     data = jax.device_put(features)
     mean, variance = kmeans_steps.moments(data)
-    # A centred copy where memory allows, else every chunk is centred as it is visited.
-    shift = None if data.size <= _CENTRED_AT_MOST else mean
+    # Of one start's few products a centred copy is worth its memory; else every chunk is centred as it is visited.
+    alone = start is not None or starts == 1
+    shift = None if alone and data.size <= _CENTRED_AT_MOST else mean
     if shift is None:
         data = kmeans_steps.centred(data, mean)
     trials = 2 + int(np.log(clusters))

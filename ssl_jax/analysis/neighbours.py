@@ -184,14 +184,24 @@ def _found(find, train, queries, k, own_rows, at_once):
     at_once = max(1, min(total, at_once // rows))
     indices = np.empty((total, k), np.int32)
     values = np.empty((total, k), np.float32)
+
+    def keep(first, found):
+        for side, part in zip((indices, values), found, strict=True):
+            side[first : first + at_once] = np.asarray(part)[: total - first]
+
+    begun = None
     for first in range(0, total, at_once):
         chunk = np.asarray(queries[first : first + at_once], np.float32)
         # The last chunk is filled up, so that one compiled program serves all.
         padded, own = np.zeros((at_once, width), np.float32), np.full(at_once, -1, np.int32)
         padded[: len(chunk)], own[: len(chunk)] = chunk, own_rows[first : first + at_once]
-        found, value = find(*train, padded, own, k=k)
-        indices[first : first + at_once] = np.asarray(found)[: len(chunk)]
-        values[first : first + at_once] = np.asarray(value)[: len(chunk)]
+        found = find(*train, padded, own, k=k)
+        # Two at a time: a chunk's k best are found on one core, while the others multiply for the next.
+        if begun is not None:
+            keep(*begun)
+        begun = first, found
+    if begun is not None:
+        keep(*begun)
     return indices, values
 
 

@@ -10,7 +10,8 @@ import scipy.linalg
 
 from ssl_jax import types
 
-_ROWS_AT_ONCE = 2048
+_NUMBERS_AT_ONCE = 2**24
+_ROWS_AT_ONCE, _CHANNELS_AT_ONCE = 2048, 256
 
 
 class Principal(NamedTuple):
@@ -49,7 +50,7 @@ def pca(features: np.ndarray | jax.Array, components: int) -> Principal:
         )
     square, shift, offset = _square(features)
     chosen = [len(square) - components, len(square) - 1]
-    values, vectors = scipy.linalg.eigh(square, subset_by_index=chosen, check_finite=False)
+    values, vectors = scipy.linalg.eigh(square, lower=False, subset_by_index=chosen, check_finite=False)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     if rows < width:
         axes = np.asarray(_matmul(vectors.T.astype(np.float32), _centred(features, shift, offset)), np.float64)
@@ -60,8 +61,8 @@ def pca(features: np.ndarray | jax.Array, components: int) -> Principal:
     largest = np.take_along_axis(axes, np.argmax(np.abs(axes), axis=1)[:, None], axis=1)
     axes = (axes * np.where(largest < 0, -1.0, 1.0)).astype(np.float32)
     projected = np.empty((rows, components), np.float32)
-    for start, count, chunk in _chunks(features):
-        projected[start : start + count] = np.asarray(_project(chunk, shift, offset, axes))[:count]
+    for part in _parts(features):
+        projected[part] = _project(_on_device(features[part]), shift, offset, axes)
     ratio = values / max(np.trace(square), np.finfo(np.float64).tiny)
     return Principal(projected, axes, ratio.astype(np.float32), (shift + offset.astype(np.float64)).astype(np.float32))
 
@@ -69,8 +70,8 @@ def pca(features: np.ndarray | jax.Array, components: int) -> Principal:
 def spread(features: np.ndarray | jax.Array) -> np.ndarray:
     """The share of the variance that each of all principal components holds, the largest first.
 
-    scikit-learn's `explained_variance_ratio_`, of a covariance whose sums over 2,048 rows are in float32: shares below
-    1e-7 of the largest say little.
+    scikit-learn's `explained_variance_ratio_`, of a covariance that is summed in float32 for the most part: shares
+    below 1e-6 of the largest say little.
 
     Args:
         features: float [n, d], taken as float32.
@@ -84,7 +85,9 @@ def spread(features: np.ndarray | jax.Array) -> np.ndarray:
     if not all(features.shape):
         raise types.UsageError(f"variance of features of shape {features.shape}: give one row and one channel or more")
     square, _, _ = _square(features)
-    return np.maximum(np.linalg.eigvalsh(square)[::-1], 0.0) / max(np.trace(square), np.finfo(np.float64).tiny)
+    return np.maximum(np.linalg.eigvalsh(square, UPLO="U")[::-1], 0.0) / max(
+        np.trace(square), np.finfo(np.float64).tiny
+    )
 
 
 def reconstruct(principal: Principal, count: int) -> np.ndarray:
@@ -102,20 +105,20 @@ def reconstruct(principal: Principal, count: int) -> np.ndarray:
 def _square(features):
     """float64: the smaller side's square of the centred features, [d, d] or [n, n]; and what centres them.
 
-    That are two vectors float32 [d] to take off one after the other, a mean of some rows and what it misses: so a
-    common offset costs no digits, and equal rows leave exactly nothing.
+    Of the square only the diagonal and what lies above it is meant. What centres are two vectors float32 [d] to take
+    off one after the other, a mean of some rows and what it misses: so a common offset costs no digits, and equal rows
+    leave exactly nothing.
     """
     rows, width = features.shape
-    start = np.asarray(features[:_ROWS_AT_ONCE], np.float32)
-    shift = start[0] + np.mean(start - start[0], axis=0)
-    total, square = np.zeros(width), np.zeros((width, width) if rows >= width else ())
-    for _, count, chunk in _chunks(features):
-        if rows < width:
-            total += np.asarray(_sum(chunk, shift, count))
-        else:
-            summed, part = _moments(chunk, shift, count)
-            total += np.asarray(summed)
-            square += np.asarray(part)
+    some = np.asarray(features[:_ROWS_AT_ONCE], np.float32)
+    shift = some[0] + np.mean(some - some[0], axis=0)
+    total, square = np.zeros(width), np.zeros((width, width) if rows >= width else (0, 0))
+    for part in _parts(features):
+        summed, blocks = _moments(_on_device(features[part]), shift, rows >= width)
+        total += np.asarray(summed)
+        for number, block in enumerate(blocks):
+            first = number * _CHANNELS_AT_ONCE
+            square[first : first + _CHANNELS_AT_ONCE, first:] += np.asarray(block)
     if not np.isfinite(total).all():
         raise types.UsageError("principal components of infinities or no numbers: look for a run that diverged")
     mean = total / rows
@@ -126,40 +129,59 @@ def _square(features):
     return square - rows * np.outer(mean, mean), shift, offset
 
 
-def _chunks(features):
-    """(first row, rows, the rows float32) of chunks of one size; the last is filled up, so that one program serves."""
+def _parts(features):
     rows, width = features.shape
-    at_once = min(rows, _ROWS_AT_ONCE)
-    for start in range(0, rows, at_once):
-        chunk = np.asarray(features[start : start + at_once], np.float32)
-        count = len(chunk)
-        if count < at_once:
-            chunk = np.concatenate([chunk, np.zeros((at_once - count, width), np.float32)])
-        yield start, count, chunk
+    at_once = max(1, _NUMBERS_AT_ONCE // width)
+    return [slice(start, start + at_once) for start in range(0, rows, at_once)]
+
+
+def _on_device(features):
+    # Which takes the features' own memory where it can, unlike jnp.asarray.
+    return jax.device_put(np.asarray(features, np.float32))
 
 
 def _centred(features, shift, offset):
     return np.asarray(features, np.float32) - shift - offset
 
 
-@jax.jit
-def _sum(chunk, shift, count):
-    return jnp.sum(_shifted(chunk, shift, count), axis=0)
+@functools.partial(jax.jit, static_argnums=2)
+def _moments(data, shift, squares):
+    """The sum [d] of `data - shift` and, unless `squares` is false, its square by blocks of rows [b, d - first]."""
+    width = data.shape[1]
+    firsts = range(0, width, _CHANNELS_AT_ONCE) if squares else ()
+
+    def add(carry, chunk):
+        total, blocks = carry
+        chunk = chunk - shift[None]
+        # The square is symmetric: each block is multiplied with itself and those that follow.
+        products = [_matmul(chunk[:, first : first + _CHANNELS_AT_ONCE].T, chunk[:, first:]) for first in firsts]
+        return total + jnp.sum(chunk, axis=0), [block + one for block, one in zip(blocks, products, strict=True)]
+
+    empty = [jnp.zeros((min(_CHANNELS_AT_ONCE, width - first), width - first)) for first in firsts]
+    return _over_chunks(data, add, (jnp.zeros(width), empty))
 
 
 @jax.jit
-def _moments(chunk, shift, count):
-    shifted = _shifted(chunk, shift, count)
-    return jnp.sum(shifted, axis=0), _matmul(shifted.T, shifted)
+def _project(data, shift, offset, axes):
+    whole = jnp.zeros((len(data), len(axes)))
+
+    def add(carry, chunk):
+        start, found = carry
+        chunk = _matmul(chunk - shift[None] - offset[None], axes.T)
+        return start + len(chunk), jax.lax.dynamic_update_slice_in_dim(found, chunk, start, 0)
+
+    return _over_chunks(data, add, (0, whole))[1]
 
 
-def _shifted(chunk, shift, count):
-    return jnp.where((jnp.arange(len(chunk)) < count)[:, None], chunk - shift[None], 0.0)
+def _over_chunks(data, add, carry):
+    """`add(carry, rows)` over all rows of `data` in order, some of them at a time: memory holds no second copy."""
+    full, rest = divmod(len(data), _ROWS_AT_ONCE)
 
+    def advance(number, carry):
+        return add(carry, jax.lax.dynamic_slice_in_dim(data, number * _ROWS_AT_ONCE, _ROWS_AT_ONCE))
 
-@jax.jit
-def _project(chunk, shift, offset, axes):
-    return _matmul(chunk - shift[None] - offset[None], axes.T)
+    carry = jax.lax.fori_loop(0, full, advance, carry) if full else carry
+    return add(carry, data[len(data) - rest :]) if rest else carry
 
 
 # The default precision on accelerators has ten bits.
