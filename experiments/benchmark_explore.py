@@ -145,9 +145,9 @@ def alone(part: str, side: str, file: str) -> None:
         used.append(time.process_time() - cpu)
     line = {
         "rows_and_width": shape,
-        "seconds": round(seconds[1], 3),
-        "first_seconds": round(seconds[0], 3),
-        "cpu_seconds": round(used[1], 3),
+        "seconds": round(seconds[1], 6),
+        "first_seconds": round(seconds[0], 6),
+        "cpu_seconds": round(used[1], 6),
         "peak_mb": round(_resident_mb()),
         "before_mb": round(before),
         "cores": os.cpu_count(),
