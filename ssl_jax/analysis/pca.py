@@ -6,12 +6,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
 from ssl_jax import types
 
 _NUMBERS_AT_ONCE = 2**24
 _ROWS_AT_ONCE, _CHANNELS_AT_ONCE = 2048, 256
+# In variances: a mean whose square is no larger is left in the products, where it costs less than a digit.
+_SMALL_MEAN = 4.0
+_LOOKED_AT = 256
 
 
 class Principal(NamedTuple):
@@ -49,9 +51,8 @@ def pca(features: np.ndarray | jax.Array, components: int) -> Principal:
             f"{components} principal components of {rows} x {width} features: ask for 1 to {min(rows, width)}"
         )
     square, shift, offset = _square(features)
-    chosen = [len(square) - components, len(square) - 1]
-    values, vectors = scipy.linalg.eigh(square, lower=False, subset_by_index=chosen, check_finite=False)
-    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    values, vectors = np.linalg.eigh(square, UPLO="U")
+    values, vectors = np.maximum(values[::-1][:components], 0.0), vectors[:, ::-1][:, :components]
     if rows < width:
         axes = np.asarray(_matmul(vectors.T.astype(np.float32), _centred(features, shift, offset)), np.float64)
         # Of a component without variance only rounding is left, in no direction of its own.
@@ -62,7 +63,10 @@ def pca(features: np.ndarray | jax.Array, components: int) -> Principal:
     axes = (axes * np.where(largest < 0, -1.0, 1.0)).astype(np.float32)
     projected = np.empty((rows, components), np.float32)
     for part in _parts(features):
-        projected[part] = _project(_on_device(features[part]), shift, offset, axes)
+        if _on_host():
+            _project_on_host(_on_device(features[part]), shift, offset, axes, projected[part])
+        else:
+            projected[part] = _project(_on_device(features[part]), shift, offset, axes)
     ratio = values / max(np.trace(square), np.finfo(np.float64).tiny)
     return Principal(projected, axes, ratio.astype(np.float32), (shift + offset.astype(np.float64)).astype(np.float32))
 
@@ -110,15 +114,21 @@ def _square(features):
     leave exactly nothing.
     """
     rows, width = features.shape
-    some = np.asarray(features[:_ROWS_AT_ONCE], np.float32)
-    shift = some[0] + np.mean(some - some[0], axis=0)
-    total, square = np.zeros(width), np.zeros((width, width) if rows >= width else (0, 0))
-    for part in _parts(features):
-        summed, blocks = _moments(_on_device(features[part]), shift, rows >= width)
-        total += np.asarray(summed)
-        for number, block in enumerate(blocks):
-            first = number * _CHANNELS_AT_ONCE
-            square[first : first + _CHANNELS_AT_ONCE, first:] += np.asarray(block)
+    # What is not finite is told of afterwards.
+    with np.errstate(invalid="ignore", over="ignore"):
+        some = np.asarray(features[:_LOOKED_AT], np.float32)
+        shift = some[0] + np.mean(some - some[0], axis=0)
+        if np.sum(shift.astype(np.float64) ** 2) <= _SMALL_MEAN * np.sum(np.var(some, axis=0, dtype=np.float64)):
+            shift = np.zeros_like(shift)
+        total, square = np.zeros(width), np.zeros((width, width) if rows >= width else (0, 0))
+        moments = _moments_on_host if _on_host() else _moments
+        for part in _parts(features):
+            summed, blocks = moments(_on_device(features[part]), shift, rows >= width)
+            total += np.asarray(summed)
+            for block in blocks:
+                # Each begins on the diagonal and goes on to the last channel.
+                first = width - block.shape[1]
+                square[first : first + len(block), first:] += np.asarray(block)
     if not np.isfinite(total).all():
         raise types.UsageError("principal components of infinities or no numbers: look for a run that diverged")
     mean = total / rows
@@ -129,6 +139,27 @@ def _square(features):
     return square - rows * np.outer(mean, mean), shift, offset
 
 
+def _on_host():
+    """Whether to multiply by the host's BLAS: it halves the product of a matrix with itself, which XLA does not."""
+    return jax.default_backend() == "cpu"
+
+
+def _moments_on_host(data, shift, squares):
+    """`_moments`, whose blocks are then one."""
+    data = _shifted(data, shift)
+    return np.ones(len(data), np.float32) @ data, [data.T @ data] if squares else []
+
+
+def _project_on_host(data, shift, offset, axes, projected):
+    across = np.ascontiguousarray(axes.T)
+    np.matmul(_shifted(data, shift), across, out=projected)
+    projected -= offset @ across
+
+
+def _shifted(data, shift):
+    return data - shift if shift.any() else data
+
+
 def _parts(features):
     rows, width = features.shape
     at_once = max(1, _NUMBERS_AT_ONCE // width)
@@ -136,8 +167,9 @@ def _parts(features):
 
 
 def _on_device(features):
+    features = np.asarray(features, np.float32)
     # Which takes the features' own memory where it can, unlike jnp.asarray.
-    return jax.device_put(np.asarray(features, np.float32))
+    return features if _on_host() else jax.device_put(features)
 
 
 def _centred(features, shift, offset):

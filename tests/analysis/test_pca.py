@@ -6,12 +6,19 @@ from ssl_jax import types
 from ssl_jax.analysis import pca
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=["host", "device"])
+def multiplied_by(request, monkeypatch):
+    """Either way of multiplying, wherever the tests run."""
+    monkeypatch.setattr(pca, "_on_host", lambda: request.param)
+
+
+@pytest.mark.parametrize("offset", [0.1, 5])
 @pytest.mark.parametrize("shape", [(200, 12), (15, 40)], ids=["tall", "wide"])
-def test_equals_scikit_learn_signs_included(shape):
+def test_equals_scikit_learn_signs_included(shape, offset):
     random = np.random.default_rng(0)
     scales = 3.0 * 0.7 ** np.arange(shape[1])
     rotation = np.linalg.qr(random.normal(size=(shape[1], shape[1])))[0]
-    features = (random.normal(size=shape) * scales[None]) @ rotation + 5
+    features = (random.normal(size=shape) * scales[None]) @ rotation + offset
     reference = PCA(3, svd_solver="full").fit(features)
     projected, components, ratio, mean = pca.pca(features, 3)
     np.testing.assert_allclose(components, reference.components_, atol=1e-4)
