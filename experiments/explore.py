@@ -142,11 +142,10 @@ def subject_of(text: str, most: int, *, views: int = 0) -> Subject:
 
 
 def _refuse_to_lose_names(file: pathlib.Path) -> None:
-    if NAMES.value:
-        if not pathlib.Path(NAMES.value).is_file():
-            raise UsageError(f"--names={NAMES.value}: there is no such file")
-        return
-    if naming.holds_names(file):
+    given = pathlib.Path(NAMES.value) if NAMES.value else None
+    if given is not None and not given.is_file():
+        raise UsageError(f"--names={given}: there is no such file")
+    if naming.holds_names(file) and not (given is not None and given.samefile(file)):
         raise UsageError(f"{file} holds names that a person wrote: give it with --names={file}, or move it away")
 
 

@@ -61,6 +61,7 @@ def home(tmp_path_factory):
     # An earlier exploration, in which a person has named a cluster.
     (home / "named").mkdir()
     (home / "named" / "cluster_names.csv").write_text(NAMED)
+    (home / "mine.csv").write_text(NAMED)
     record = {"script": "experiments.explore", "files": ["cluster_names.csv"]}
     (home / "named" / "metrics.json").write_text(json.dumps(record))
     return home
@@ -94,6 +95,7 @@ def answers(home):
         "again": {**run, "out": str(home / "by_run")},
         "overwritten": {**run, "out": str(home / "by_run"), "overwrite": True, "views": 0, "clusters": 3},
         "named": {**run, "out": str(home / "named"), "overwrite": True, "parts": ["clusters"], "clusters": 3},
+        "other names": {**run, "out": str(home / "named"), "overwrite": True, "names": str(home / "mine.csv")},
         "no names file": {**run, "names": str(home / "nowhere.csv"), "out": str(home / "n2")},
         "unknown part": {**run, "parts": ["pca"], "out": str(home / "n2")},
         "pixels": {"pixels": True, "data": "digits", "out": str(home / "by_pixels"), **small},
@@ -175,6 +177,8 @@ def test_an_image_that_cannot_be_read_is_named(answers, home):
 def test_names_that_a_person_wrote_are_not_overwritten(answers, home):
     kind, told = answers["named"]["error"]
     assert kind == "UsageError" and "holds names that a person wrote: give it with --names=" in told
+    kind, told = answers["other names"]["error"]
+    assert kind == "UsageError" and "holds names that a person wrote" in told
     assert (home / "named" / "cluster_names.csv").read_text() == NAMED
 
 

@@ -54,3 +54,8 @@ def test_a_run_goes_on_under_another_name_or_without_one(tmp_path):
     loop.claim(tmp_path, untold)
     with pytest.raises(UsageError, match=r"config\.seed is 0 there, 1 here"):
         loop.claim(tmp_path, {**told, "seed": 1})
+
+
+def test_an_empty_list_says_what_an_absent_key_says():
+    before, empty, filled = ({"data": {"name": "digits", **more}} for more in ({}, {"without": []}, {"without": ["8"]}))
+    assert loop._deciding(before) == loop._deciding(empty) != loop._deciding(filled)
