@@ -44,7 +44,7 @@ def png(picture: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def grid(images: np.ndarray, columns: int, scale_px: int = 48) -> np.ndarray:
+def grid(images: np.ndarray, columns: int, scale_px: int = 64) -> np.ndarray:
     """`sheet.grid` of uint8 [n, h, w, c] with any number of channels."""
     return sheet.grid(sheet.coloured(images), columns=columns, scale_px=scale_px)
 
