@@ -38,7 +38,7 @@ def test_two_runs_become_a_page_tables_and_figures(tmp_path):
         run_folders.write(tmp_path / name, config=run_folders.config(seed=place)) for place, name in enumerate("ab")
     ]
     compare(*begun, f"--out={out}")
-    assert not list(out.rglob("*.png")) and "config.seed" in (out / "index.html").read_text()
+    assert not list(out.rglob("*.png")) and "config.<wbr>seed" in (out / "index.html").read_text()
     # Nothing was written into the runs.
     assert sorted(file.name for file in one.iterdir()) == ["config.json", "metrics.jsonl", "summary.json"]
 
