@@ -16,6 +16,8 @@ from ssl_jax.explore.subject import Part, Subject, evenly
 _COMPONENTS_BEFORE = 50
 _PERPLEXITY = 30
 _UMAP_NEIGHBOURS = 15
+# Three axes on paper: the first to the right, the second up, the third towards the lower left.
+_FROM_THE_SIDE = np.array([[0.9, -0.15], [0.0, 0.95], [-0.45, -0.3]], np.float32)
 
 
 def part(
@@ -72,15 +74,15 @@ def part(
         if places is None or places.shape[1] < (3 if name == "pca_3d" else 2):
             continue
         panels.append(scatter.figure(name, places, label=label, axes=captions))
-        if name != "pca_3d":
-            drawn = figures.points(
-                places,
-                first_groups[rows],
-                first_names,
-                label=f"Map of the features by {label}",
-                **dict(zip(("x_label", "y_label"), captions, strict=False)),
-            )
-            files[f"map_{name}.png"] = drawn.png
+        deep = name == "pca_3d"
+        drawn = figures.points(
+            places @ _FROM_THE_SIDE if deep else places,
+            first_groups[rows],
+            first_names,
+            label=f"Map of the features by {label}",
+            **({} if deep else dict(zip(("x_label", "y_label"), captions, strict=False))),
+        )
+        files[f"map_{name}.png"] = drawn.png
     html += f'<div class="maps">{"".join(panels)}</div>'
     html += "".join(f'<p class="soft">{blocks.text(sentence)}</p>' for sentence in told.values())
     files["embedding.csv"] = _csv(subject, rows, made)

@@ -29,6 +29,7 @@ def test_blobs_stay_apart_on_every_map():
         found = places(part, name)
         assert KNeighborsClassifier(3).fit(found, blobs.labels).score(found, blobs.labels) > 0.95, name
         assert part.files[f"map_{name}.png"].startswith(b"\x89PNG")
+    assert part.files["map_pca_3d.png"] != part.files["map_pca.png"]
     assert part.html.count("<noscript>") == len(names) + 1 and part.metrics["images"] == 90
 
 
