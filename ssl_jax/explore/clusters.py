@@ -1,8 +1,6 @@
 """Groups that the features fall into: three ways to find them, and how good they are."""
 
-import csv
 import dataclasses
-import io
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +10,7 @@ import numpy as np
 from ssl_jax import figures
 from ssl_jax.analysis import cluster_scores, kmeans, pca
 from ssl_jax.explore import blocks, naming
-from ssl_jax.explore.subject import Part, Subject, evenly
+from ssl_jax.explore.subject import Part, Subject, as_csv, evenly
 from ssl_jax.types import UsageError
 
 _CHOICE_ROWS = 5000
@@ -122,7 +120,7 @@ def part(subject: Subject, clusters: Clusters, given: list[str] | None = None) -
         f"and give the file back with <code>--names={naming.NAMES_FILE}</code>: each image gets its cluster's name.</p>"
     )
     files["clusters.csv"] = _images_csv(subject, clusters, given)
-    files[naming.NAMES_FILE] = naming.as_csv(subject, central, given)
+    files[naming.NAMES_FILE] = naming.to_fill_in(subject, central, given)
     metrics: dict[str, Any] = dict(scores)
     if clusters.tried:
         metrics["silhouette_by_count"] = {str(count): value for count, value in clusters.tried.items()}
@@ -243,15 +241,7 @@ def _filled(images: np.ndarray) -> np.ndarray:
 def _images_csv(subject, clusters, given) -> str:
     lines = [["image", "class", *clusters.by_way, "name", "silhouette"]]
     for row, name in enumerate(subject.names):
-        label = subject.labels[row]
-        known = subject.class_names[label] if label >= 0 and subject.class_names else ""
         ways = [groups[row] for groups in clusters.by_way.values()]
         mine = clusters.by_way["kmeans"][row]
-        lines.append([name, known, *ways, given[mine], f"{clusters.silhouettes[row]:.4f}"])
-    return _text(lines)
-
-
-def _text(lines) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
+        lines.append([name, subject.class_of(row), *ways, given[mine], f"{clusters.silhouettes[row]:.4f}"])
+    return as_csv(lines)

@@ -1,13 +1,10 @@
 """Images and their nearest neighbours, and images that are there twice."""
 
-import csv
-import io
-
 import numpy as np
 
 from ssl_jax.analysis import neighbours
 from ssl_jax.explore import blocks, read
-from ssl_jax.explore.subject import Part, Subject, evenly
+from ssl_jax.explore.subject import Part, Subject, as_csv, evenly
 
 LARGEST_ERROR = 0.02
 """Two images are copies up to this root mean square of their difference, over numbers in [0, 1]: about what saving as
@@ -71,7 +68,7 @@ def part(subject: Subject, training: Subject | None = None) -> Part:
         else:
             told += "; the training images are of another shape, and were not compared"
     if subject.labelled:
-        labels = [(row, _label(subject, row), _label(other, place)) for row, other, place, _ in pairs]
+        labels = [(row, subject.class_of(row), other.class_of(place)) for row, other, place, _ in pairs]
         metrics["copies_of_another_class"] = len({row for row, one, two in labels if one and two and one != two})
     pairs.sort(key=lambda pair: pair[3])
     html += f"<h3>Copies</h3><p>{told}: their pixels differ by at most {LARGEST_ERROR} (root mean square).</p>"
@@ -114,17 +111,10 @@ def _vectors(subject: Subject) -> np.ndarray:
     return np.concatenate([np.asarray(read.pixels(subject.images[first : first + _AT_ONCE])) for first in parts])
 
 
-def _label(subject: Subject, row: int) -> str:
-    label = subject.labels[row]
-    return subject.class_names[label] if label >= 0 and subject.class_names else ""
-
-
 def _csv(subject: Subject, pairs: list[tuple[int, Subject, int, float]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class", "copy", "copy_class", "copy_is_in", "difference"])
+    lines = [["image", "class", "copy", "copy_class", "copy_is_in", "difference"]]
     for row, other, place, difference in pairs[:_LISTED]:
         where = "these images" if other is subject else "training images"
-        told = [subject.names[row], _label(subject, row), other.names[place], _label(other, place)]
-        writer.writerow([*told, where, f"{difference:.5f}"])
-    return text.getvalue()
+        told = [subject.names[row], subject.class_of(row), other.names[place], other.class_of(place)]
+        lines.append([*told, where, f"{difference:.5f}"])
+    return as_csv(lines)

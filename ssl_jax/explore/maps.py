@@ -1,8 +1,6 @@
 """Maps of the features: principal components, t-SNE and UMAP, each image a point to hover over."""
 
-import csv
 import importlib.util
-import io
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +9,7 @@ import numpy as np
 from ssl_jax import figures
 from ssl_jax.analysis import pca
 from ssl_jax.explore import blocks, scatter
-from ssl_jax.explore.subject import Part, Subject, evenly
+from ssl_jax.explore.subject import Part, Subject, as_csv, evenly
 
 _COMPONENTS_BEFORE = 50
 _PERPLEXITY = 30
@@ -118,10 +116,8 @@ def _csv(subject: Subject, rows: np.ndarray, made: Mapping[str, np.ndarray]) -> 
     columns = {
         f"{name}_{axis + 1}": places[:, axis] for name, places in made.items() for axis in range(places.shape[1])
     }
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class", *columns])
+    lines = [["image", "class", *columns]]
     for place, row in enumerate(rows):
-        known = subject.class_names[subject.labels[row]] if subject.labels[row] >= 0 and subject.class_names else ""
-        writer.writerow([subject.names[row], known, *(f"{column[place]:.6g}" for column in columns.values())])
-    return text.getvalue()
+        told = [f"{column[place]:.6g}" for column in columns.values()]
+        lines.append([subject.names[row], subject.class_of(row), *told])
+    return as_csv(lines)

@@ -8,21 +8,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ssl_jax.explore.subject import Subject
+from ssl_jax.explore.subject import Subject, as_csv
 from ssl_jax.types import UsageError
 
 NAMES_FILE = "cluster_names.csv"
 HEADER = ("cluster", "name", "images", "central_image", "most_common_class")
 
 
-def as_csv(subject: Subject, central: Sequence[np.ndarray], given: Sequence[str]) -> str:
+def to_fill_in(subject: Subject, central: Sequence[np.ndarray], given: Sequence[str]) -> str:
     """The file with the names so far, for a person to fill in; arguments as of `read`."""
     lines = [list(HEADER)]
     for group, rows in enumerate(central):
         lines.append([group, given[group], len(rows), subject.names[rows[0]], most_common(subject, rows, "{}")])
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
+    return as_csv(lines)
 
 
 def read(path: pathlib.Path, subject: Subject, central: Sequence[np.ndarray]) -> list[str]:

@@ -1,14 +1,12 @@
 """The odd ones out: three scores of strangeness, the strangest images, and how well the scores find odd classes."""
 
-import csv
-import io
 from collections.abc import Sequence
 
 import numpy as np
 
 from ssl_jax.analysis import anomaly, pca
 from ssl_jax.explore import blocks
-from ssl_jax.explore.subject import Part, Subject, evenly
+from ssl_jax.explore.subject import Part, Subject, as_csv, evenly
 from ssl_jax.types import UsageError
 
 _NEIGHBOURS = 10
@@ -149,12 +147,9 @@ def _translated(training: Subject, subject: Subject) -> np.ndarray:
 
 
 def _csv(subject: Subject, scores: dict[str, np.ndarray], odd: np.ndarray | None) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class", *scores, *(["odd"] if odd is not None else [])])
+    lines = [["image", "class", *scores, *(["odd"] if odd is not None else [])]]
     for row, name in enumerate(subject.names):
-        label = subject.labels[row]
-        known = subject.class_names[label] if label >= 0 and subject.class_names else ""
         told = [f"{found[row]:.6g}" for found in scores.values()]
-        writer.writerow([name, known, *told, *([int(odd[row])] if odd is not None and label >= 0 else [])])
-    return text.getvalue()
+        judged = [int(odd[row])] if odd is not None and subject.labels[row] >= 0 else []
+        lines.append([name, subject.class_of(row), *told, *judged])
+    return as_csv(lines)

@@ -1,7 +1,9 @@
 """What is explored, and what each part of the exploration gives back."""
 
+import csv
 import dataclasses
-from collections.abc import Mapping
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,11 @@ class Subject:
         """Whether any row has a label."""
         return bool(self.class_names) and bool((self.labels >= 0).any())
 
+    def class_of(self, row: int) -> str:
+        """The name of a row's class, "" where it is unknown."""
+        label = self.labels[row]
+        return self.class_names[label] if label >= 0 and self.class_names else ""
+
     def refuse_constant(self) -> None:
         """Raises UsageError where all rows are the same to rounding, of which nothing can be grouped or mapped."""
         if relative_spread(self.features) <= 1e-6:
@@ -91,6 +98,13 @@ class Part:
     files: Mapping[str, str | bytes | Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     lines: tuple[str, ...] = ()
+
+
+def as_csv(lines: Iterable[Sequence[Any]]) -> str:
+    """Rows of cells, the first the columns' names, as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
 
 
 def relative_spread(features: np.ndarray) -> float:
