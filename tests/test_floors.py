@@ -201,6 +201,7 @@ ROOMS = {
         (
             *(f"ssl_jax.{room}" for room in ("types", "rng", "augment", "build", "extractors", "pretrained")),
             *(f"ssl_jax.{room}" for room in ("data.feed", "data.transforms", "explore.subject")),
+            "ssl_jax.analysis.pixels",
         ),
         ("jax", "numpy", "flax"),
     ),
@@ -209,7 +210,7 @@ ROOMS = {
         (
             *(f"ssl_jax.{room}" for room in ("types", "sheet", "figures", "page", "explore.*")),
             *(f"ssl_jax.analysis.{room}" for room in ("agreement", "anomaly", "cluster_scores", "kmeans")),
-            *(f"ssl_jax.analysis.{room}" for room in ("neighbours", "pca", "spectrum")),
+            *(f"ssl_jax.analysis.{room}" for room in ("neighbours", "pca", "pixels", "spectrum")),
         ),
         ("numpy", "PIL", "sklearn", "umap"),
     ),

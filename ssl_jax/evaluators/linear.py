@@ -5,15 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssl_jax import metrics, subsets, types
-from ssl_jax.analysis import neighbours, pca, regression
+from ssl_jax.analysis import neighbours, pca, pixels, regression
 
 _RAW_PIXELS = "raw_pixels"
 _UNTRAINED = "untrained"
-_PIXEL_NUMBERS = 3072
 # Half a millionth of a nat a row above the minimum: no accuracy moves.
 _TOLERANCE = 1e-3
 # On many images the search for C costs most, and what penalties differ by is far more than its ten-thousandth of a nat.
@@ -140,7 +138,7 @@ class LinearProbe:
         def represent(images):
             rows = {row: encode(each, images, self.preprocess) for row, each in states.items()}
             if _RAW_PIXELS in self.baselines:
-                rows[_RAW_PIXELS] = np.asarray(_pixels(images))
+                rows[_RAW_PIXELS] = np.asarray(pixels.vectors(images))
             return {row: np.asarray(array, np.float32).reshape(len(array), -1) for row, array in rows.items()}
 
         train, train_labels = metrics.collect(represent, self.train.batches())
@@ -258,14 +256,3 @@ def _choose(fit, train, labels, held_out, penalties) -> tuple[regression.Regress
             break
         least, chosen = loss, (fitted, penalty)
     return chosen
-
-
-@jax.jit
-def _pixels(images: jax.Array) -> jax.Array:
-    images = images.astype(jnp.float32) / 255
-    count, height, width, channels = images.shape
-    if height * width * channels > _PIXEL_NUMBERS:
-        scale = (_PIXEL_NUMBERS / (height * width * channels)) ** 0.5
-        size = (max(1, int(height * scale)), max(1, int(width * scale)))
-        images = jax.image.resize(images, (count, *size, channels), "linear")
-    return images.reshape(count, -1)

@@ -81,7 +81,7 @@ def _pixels(subject: Subject) -> tuple[str, dict[str, bytes], dict[str, float]]:
 
 
 def _shape_of(subject: Subject) -> tuple[int, int, int]:
-    """Height, width and channels of what `read.pixels` made vectors of."""
+    """Height, width and channels of what `analysis.pixels.vectors` made vectors of."""
     height, width, channels = subject.images.shape[1:]
     numbers = subject.features.shape[1]
     if height * width * channels == numbers:

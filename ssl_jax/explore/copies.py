@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ssl_jax.analysis import neighbours
-from ssl_jax.explore import blocks, read
+from ssl_jax.analysis import neighbours, pixels
+from ssl_jax.explore import blocks
 from ssl_jax.explore.subject import Part, Subject, as_csv, evenly
 
 LARGEST_ERROR = 0.02
@@ -108,7 +108,7 @@ def _vectors(subject: Subject) -> np.ndarray:
     if subject.pixels:
         return subject.features
     parts = range(0, len(subject.images), _AT_ONCE)
-    return np.concatenate([np.asarray(read.pixels(subject.images[first : first + _AT_ONCE])) for first in parts])
+    return np.concatenate([np.asarray(pixels.vectors(subject.images[first : first + _AT_ONCE])) for first in parts])
 
 
 def _csv(subject: Subject, pairs: list[tuple[int, Subject, int, float]]) -> str:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_jax import augment, build, extractors, pretrained, rng
+from ssl_jax.analysis import pixels
 from ssl_jax.data import feed, transforms
 from ssl_jax.explore.subject import Subject, evenly
 from ssl_jax.types import UsageError
@@ -22,7 +23,6 @@ STAGES = ("encoder", "projector", "predictor")
 """The networks that follow one another in a run, as far as it has them."""
 
 _SHOWN_PX = 96
-_PIXEL_NUMBERS = 3072
 _VIEWED_IMAGES = 1000
 _AT_ONCE = 256
 
@@ -92,11 +92,8 @@ def of_run(
     return Subject(
         features=stages["encoder"],
         told=described,
-        names=tuple(np.array(examples.names(), dtype=object)[rows]),
-        labels=examples.labels()[rows],
-        class_names=examples.class_names,
         images=images,
-        total=examples.examples,
+        **_known(examples, rows),
         stages=stages,
         views=_views(modules, variables, view, examples, rows, views, seed) if view and views else {},
     )
@@ -105,15 +102,12 @@ def of_run(
 def of_pixels(examples: feed.Evaluation, *, most: int = 10_000) -> Subject:
     """The images themselves as vectors of numbers in [0, 1], shrunk where they have more than 3,072 of them."""
     rows = evenly(examples.examples, most)
-    found, images = _pass(lambda batch: {"pixels": pixels(batch)}, examples, rows)
+    found, images = _pass(lambda batch: {"pixels": pixels.vectors(batch)}, examples, rows)
     return Subject(
         features=found["pixels"],
         told="raw pixels",
-        names=tuple(np.array(examples.names(), dtype=object)[rows]),
-        labels=examples.labels()[rows],
-        class_names=examples.class_names,
         images=images,
-        total=examples.examples,
+        **_known(examples, rows),
         pixels=True,
     )
 
@@ -168,16 +162,14 @@ def of_file(path: pathlib.Path, examples: feed.Evaluation | None = None, *, most
     )
 
 
-@jax.jit
-def pixels(images: jax.Array) -> jax.Array:
-    """uint8 [b, h, w, c] as float32 [b, d] in [0, 1]; above 3,072 numbers an image is shrunk to at most that many."""
-    images = images.astype(jnp.float32) / 255
-    count, height, width, channels = images.shape
-    if height * width * channels > _PIXEL_NUMBERS:
-        scale = (_PIXEL_NUMBERS / (height * width * channels)) ** 0.5
-        size = (max(1, int(height * scale)), max(1, int(width * scale)))
-        images = jax.image.resize(images, (count, *size, channels), "linear")
-    return images.reshape(count, -1)
+def _known(examples: feed.Evaluation, rows: np.ndarray) -> dict[str, Any]:
+    """What a set says of its images at `rows`, as a subject's arguments."""
+    return {
+        "names": tuple(np.array(examples.names(), dtype=object)[rows]),
+        "labels": examples.labels()[rows],
+        "class_names": examples.class_names,
+        "total": examples.examples,
+    }
 
 
 def _networks(

@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from ssl_jax import types
-from ssl_jax.analysis import regression
+from ssl_jax.analysis import pixels, regression
 from ssl_jax.evaluators import linear
 
 TRAINED = python_types.SimpleNamespace(width=40)
@@ -220,8 +220,8 @@ def test_maps_show_all_test_images_or_an_even_selection(found):
 
 def test_raw_pixels_are_the_stored_images_and_only_large_ones_are_shrunk():
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 80, 3), dtype=np.uint8)
-    assert linear._pixels(images).shape == (3, 22 * 45 * 3)
-    np.testing.assert_allclose(linear._pixels(images[:, :32, :32]), images[:, :32, :32].reshape(3, -1) / 255, rtol=1e-6)
+    assert pixels.vectors(images).shape == (3, 22 * 45 * 3)
+    np.testing.assert_allclose(pixels.vectors(images[:, :32, :32]), images[:, :32, :32].reshape(3, -1) / 255, rtol=1e-6)
 
 
 def test_the_spread_over_draws_divides_by_one_less_and_is_zero_for_one_draw(monkeypatch):
