@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_jax import schedules
+from ssl_jax import accumulation, schedules
 from ssl_jax.types import Steps, UsageError
 
 
@@ -22,6 +22,7 @@ class Optimizer(NamedTuple):
         direction: the part before the rate: decay, momentum, trust ratio.
         rate: the part that multiplies by minus the scheduled rate.
         updates_per_step: how often a training step must call it for its schedules to hold; None where nothing changes.
+        accumulate_steps: how many training steps make one update of `direction` and `rate`.
     """
 
     init: Callable[[Any], Any]
@@ -30,6 +31,7 @@ class Optimizer(NamedTuple):
     direction: optax.GradientTransformation
     rate: optax.GradientTransformation
     updates_per_step: int | None = 1
+    accumulate_steps: int = 1
 
 
 def warmup_cosine(
@@ -72,6 +74,7 @@ def sgd(
     weight_decay: float = 0.0,
     constant_rate: tuple[str, ...] = (),
     no_decay: tuple[str, ...] = (),
+    accumulate_steps: int = 1,
 ) -> Optimizer:
     """SGD with momentum as PyTorch defines it, a cosine schedule and linear learning-rate scaling.
 
@@ -79,8 +82,9 @@ def sgd(
     acts on the whole buffer (PyTorch's rule, which the SimSiam code uses).
 
     Args:
-        base_learning_rate: the rate at a batch of 256 images; the peak is `base_learning_rate * batch_size / 256`.
-        batch_size: images in a global batch.
+        base_learning_rate: the rate at 256 images an update; the peak is
+            `base_learning_rate * batch_size * accumulate_steps / 256`.
+        batch_size: images in a global batch, that of one training step.
         decay_steps: see `warmup_cosine`.
         warmup_steps: see `warmup_cosine`.
         hold_steps: see `warmup_cosine`.
@@ -89,11 +93,19 @@ def sgd(
         constant_rate: parameter paths ("predictor", "encoder/stem_conv") whose rate stays at the peak (SimSiam,
             section 4.1: the predictor should follow the latest representations, so its rate is not decayed).
         no_decay: parameter paths without weight decay.
+        accumulate_steps: training steps that make one update, by the mean of their gradients; the parameters rest in
+            between, and a last update whose steps are not complete is not made. Decay, momentum and moments act once an
+            update. Schedules go by training steps still: an update takes the rate of its first step, and no rate is
+            held for less than an update, so `n` steps of `b` images give the rates, and without batch norm the
+            parameters, of one step of `n * b`. With batch norm they do not: every step normalises its own batch and
+            moves the running statistics; for training that is what a batch of `n * b` with `norm_groups=n` does.
+
+    Raises:
+        UsageError: as `warmup_cosine`; for less than one step an update.
     """
     direction = optax.chain(_decay(weight_decay, no_decay), optax.trace(decay=momentum))
-    return _scheduled(
-        direction, base_learning_rate, batch_size, decay_steps, warmup_steps, hold_steps, constant_rate, no_decay
-    )
+    schedule = (base_learning_rate, batch_size, decay_steps, warmup_steps, hold_steps)
+    return _scheduled(direction, *schedule, constant_rate, no_decay, accumulate_steps)
 
 
 def lars(
@@ -106,6 +118,7 @@ def lars(
     trust_coefficient: float = 0.001,
     constant_rate: tuple[str, ...] = (),
     no_decay: tuple[str, ...] = (),
+    accumulate_steps: int = 1,
 ) -> Optimizer:
     """SGD whose gradient is rescaled per parameter to the norm of that parameter (You et al. 2017, arXiv 1708.03888).
 
@@ -118,7 +131,8 @@ def lars(
         optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient),
         optax.trace(decay=momentum),
     )
-    return _scheduled(direction, base_learning_rate, batch_size, decay_steps, warmup_steps, 1, constant_rate, no_decay)
+    schedule = (base_learning_rate, batch_size, decay_steps, warmup_steps, 1)
+    return _scheduled(direction, *schedule, constant_rate, no_decay, accumulate_steps)
 
 
 def adam(
@@ -131,10 +145,12 @@ def adam(
     weight_decay: float = 0.0,
     constant_rate: tuple[str, ...] = (),
     no_decay: tuple[str, ...] = (),
+    accumulate_steps: int = 1,
 ) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101); the rest as in `sgd`."""
     direction = optax.chain(optax.scale_by_adam(b1=b1, b2=b2), _decay(weight_decay, no_decay))
-    return _scheduled(direction, base_learning_rate, batch_size, decay_steps, warmup_steps, 1, constant_rate, no_decay)
+    schedule = (base_learning_rate, batch_size, decay_steps, warmup_steps, 1)
+    return _scheduled(direction, *schedule, constant_rate, no_decay, accumulate_steps)
 
 
 def scheduled_adam(
@@ -184,7 +200,8 @@ def by_parameter(
     Args:
         optimizer: as `sgd`, `lars` and `adam` make it.
         scale_of: from a parameter's key path to what its rate is multiplied by.
-        start_of: from a parameter's key path to the number of updates that it sits out.
+        start_of: from a parameter's key path to the number of training steps that it sits out; of accumulated
+            gradients it takes the first mean that holds none of those steps.
     """
 
     def by_start(params):
@@ -200,10 +217,12 @@ def by_parameter(
         return chain(starts).update(updates, state, params)
 
     def chain(starts):
-        resting = {start: _resting_until(start, optimizer.direction) for start in starts}
+        resting = {start: _resting_until(start, optimizer) for start in starts}
         return optax.chain(optax.partition(resting, by_start), optimizer.rate, _scaled(scale_of))
 
-    return Optimizer(init, update, optimizer.learning_rate, optimizer.direction, optimizer.rate)
+    steps = optimizer.accumulate_steps
+    accumulated = accumulation.every(steps, optax.GradientTransformation(init, update))
+    return optimizer._replace(init=accumulated.init, update=accumulated.update)
 
 
 class RestingState(NamedTuple):
@@ -213,12 +232,14 @@ class RestingState(NamedTuple):
     inner: Any
 
 
-def _resting_until(start, direction):
+def _resting_until(start, optimizer):
+    direction = optimizer.direction
+
     def init(params):
         return RestingState(jnp.zeros([], jnp.int32), direction.init(params))
 
     def update(updates, state, params=None):
-        awake = state.count >= start
+        awake = state.count * optimizer.accumulate_steps >= start
         updates, inner = direction.update(updates, state.inner, params)
         updates = jax.tree.map(lambda u: jnp.where(awake, u, jnp.zeros_like(u)), updates)
         inner = jax.tree.map(lambda new, old: jnp.where(awake, new, old), inner, state.inner)
@@ -256,22 +277,31 @@ def _decay(weight_decay, no_decay):
 
 
 def _scheduled(
-    direction, base_learning_rate, batch_size, decay_steps, warmup_steps, hold_steps, constant_rate, no_decay
+    direction,
+    base_learning_rate,
+    batch_size,
+    decay_steps,
+    warmup_steps,
+    hold_steps,
+    constant_rate,
+    no_decay,
+    accumulate_steps,
 ):
-    peak = base_learning_rate * batch_size / 256
+    if 1 <= hold_steps < accumulate_steps:
+        hold_steps = accumulate_steps
+    peak = base_learning_rate * batch_size * accumulate_steps / 256
     schedule = warmup_cosine(peak, decay_steps=decay_steps, warmup_steps=warmup_steps, hold_steps=hold_steps)
-    rate = _scale_by_rate(schedule, peak, constant_rate)
-    chain = optax.chain(direction, rate)
+    rate = _scale_by_rate(lambda update: schedule(update * accumulate_steps), peak, constant_rate)
+    accumulated = accumulation.every(accumulate_steps, optax.chain(direction, rate))
 
     def init(params):
         check_patterns(params, (*constant_rate, *no_decay))
-        return chain.init(params)
+        return accumulated.init(params)
 
-    return Optimizer(init, chain.update, functools.partial(_as_float, schedule), direction, rate)
+    def learning_rate(step):
+        return jnp.asarray(schedule(step // accumulate_steps * accumulate_steps), jnp.float32)
 
-
-def _as_float(schedule, step):
-    return jnp.asarray(schedule(step), jnp.float32)
+    return Optimizer(init, accumulated.update, learning_rate, direction, rate, accumulate_steps=accumulate_steps)
 
 
 def _scale_by_rate(schedule, peak, constant_rate):

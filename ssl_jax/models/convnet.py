@@ -17,6 +17,7 @@ class ConvNet(nn.Module):
         channels: the channels that each convolution makes.
         strides: the stride of each.
         dtype: what the layers compute in, "float32" or "bfloat16".
+        norm_groups: into how many parts a training batch is cut, each normalised by itself (`layers.BatchNorm`).
 
     Raises:
         UsageError: if channels and strides are empty or differ in length, or hold a number below 1.
@@ -25,6 +26,7 @@ class ConvNet(nn.Module):
     channels: tuple[int, ...] = (32, 32, 64, 64, 128)
     strides: tuple[int, ...] = (1, 2, 1, 2, 1)
     dtype: str = "float32"
+    norm_groups: int = 1
 
     def __post_init__(self) -> None:
         layers.compute_dtype(self.dtype)
@@ -50,5 +52,6 @@ class ConvNet(nn.Module):
         x = x.astype(layers.compute_dtype(self.dtype))
         for layer, (channels, stride) in enumerate(zip(self.channels, self.strides, strict=True), start=1):
             x = layers.conv(channels, kernel_px=3, stride=stride, dtype=self.dtype, name=f"conv{layer}")(x)
-            x = nn.relu(layers.batch_norm(dtype=self.dtype, name=f"norm{layer}")(x, train=train))
+            norm = layers.batch_norm(dtype=self.dtype, name=f"norm{layer}", groups=self.norm_groups)
+            x = nn.relu(norm(x, train=train))
         return jnp.mean(layers.at_least_float32(x), axis=(1, 2))

@@ -24,6 +24,7 @@ class Projector(nn.Module):
         hidden_norm: batch norm of the inner layers, "affine" or "none" (an ablation).
         last_norm: batch norm of the last layer, "plain" (no scale and bias), "affine" or "none".
         dtype: what the layers compute in, "float32" or "bfloat16".
+        norm_groups: into how many parts a training batch is cut, each normalised by itself (`layers.BatchNorm`).
 
     Raises:
         UsageError: for a value that is none of the choices.
@@ -37,6 +38,7 @@ class Projector(nn.Module):
     hidden_norm: Literal["affine", "none"] = "affine"
     last_norm: Literal["plain", "affine", "none"] = "plain"
     dtype: str = "float32"
+    norm_groups: int = 1
 
     def __post_init__(self) -> None:
         layers.check_choice("Projector layers", self.layers, (2, 3))
@@ -49,9 +51,10 @@ class Projector(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Features float [b, c] to projections float32 [b, output]; `train` updates collection "batch_stats"."""
         x = x.astype(layers.compute_dtype(self.dtype))
+        form = {"dtype": self.dtype, "groups": self.norm_groups, "train": train}
         for layer in range(1, self.layers):
-            x = nn.relu(_dense_norm(x, self.hidden, layer, self.hidden_norm, self.dtype, train))
-        return layers.at_least_float32(_dense_norm(x, self.output, self.layers, self.last_norm, self.dtype, train))
+            x = nn.relu(_dense_norm(x, self.hidden, layer, self.hidden_norm, **form))
+        return layers.at_least_float32(_dense_norm(x, self.output, self.layers, self.last_norm, **form))
 
 
 class Predictor(nn.Module):
@@ -65,6 +68,7 @@ class Predictor(nn.Module):
         hidden_norm: batch norm of the bottleneck, "affine" or "none" (an ablation).
         output_norm: batch norm of the output, "none" or "affine" (an ablation, unstable in the paper's table 3).
         dtype: what the layers compute in, "float32" or "bfloat16".
+        norm_groups: into how many parts a training batch is cut, each normalised by itself (`layers.BatchNorm`).
 
     Raises:
         UsageError: for a value that is none of the choices.
@@ -77,6 +81,7 @@ class Predictor(nn.Module):
     hidden_norm: Literal["affine", "none"] = "affine"
     output_norm: Literal["none", "affine"] = "none"
     dtype: str = "float32"
+    norm_groups: int = 1
 
     def __post_init__(self) -> None:
         layers.check_choice("Predictor hidden_norm", self.hidden_norm, ("affine", "none"))
@@ -88,8 +93,9 @@ class Predictor(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Projections float [b, c] to predictions float32 [b, output]; `train` updates collection "batch_stats"."""
         x = x.astype(layers.compute_dtype(self.dtype))
-        x = nn.relu(_dense_norm(x, self.hidden, 1, self.hidden_norm, self.dtype, train))
-        return layers.at_least_float32(_dense_norm(x, self.output, 2, self.output_norm, self.dtype, train))
+        form = {"dtype": self.dtype, "groups": self.norm_groups, "train": train}
+        x = nn.relu(_dense_norm(x, self.hidden, 1, self.hidden_norm, **form))
+        return layers.at_least_float32(_dense_norm(x, self.output, 2, self.output_norm, **form))
 
 
 class NoPredictor(nn.Module):
@@ -147,10 +153,11 @@ class Classifier(nn.Module):
         return layers.at_least_float32(dense(x))
 
 
-def _dense_norm(x: jax.Array, features: int, layer: int, norm: str, dtype: str, train: bool) -> jax.Array:
+def _dense_norm(x, features, layer, norm, *, dtype, groups, train):
     x = layers.dense(x.shape[-1], features, use_bias=norm == "none", dtype=dtype, name=f"dense{layer}")(x)
     if norm == "none":
         return x
     # Two passes for the variance: vectors are cheap, and a collapsing head's mean dwarfs its spread.
-    normalize = layers.batch_norm(dtype=dtype, name=f"norm{layer}", affine=norm == "affine", fast_variance=False)
+    affine = norm == "affine"
+    normalize = layers.batch_norm(dtype=dtype, name=f"norm{layer}", affine=affine, fast_variance=False, groups=groups)
     return normalize(x, train=train)

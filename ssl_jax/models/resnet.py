@@ -31,6 +31,7 @@ class ResNet(nn.Module):
         last_scale: "zero" starts the scale of each block's last batch norm at 0, so that a block begins as its
             shortcut (the SimSiam paper, appendix A); "one" is torchvision's default.
         dtype: what the layers compute in, "float32" or "bfloat16".
+        norm_groups: into how many parts a training batch is cut, each normalised by itself (`layers.BatchNorm`).
 
     Raises:
         UsageError: for another depth, stem, last_scale or dtype, and for a width that is not a whole number.
@@ -41,6 +42,7 @@ class ResNet(nn.Module):
     width_multiplier: float = 1.0
     last_scale: Literal["zero", "one"] = "zero"
     dtype: str = "float32"
+    norm_groups: int = 1
 
     def __post_init__(self) -> None:
         layers.check_choice("ResNet depth", self.depth, tuple(STAGE_BLOCKS))
@@ -76,7 +78,7 @@ class ResNet(nn.Module):
             x = layers.conv(channels, kernel_px=7, stride=2, dtype=self.dtype, name="stem_conv")(x)
         else:
             x = layers.conv(channels, kernel_px=3, stride=1, dtype=self.dtype, name="stem_conv")(x)
-        x = nn.relu(layers.batch_norm(dtype=self.dtype, name="stem_norm")(x, train=train))
+        x = nn.relu(layers.batch_norm(dtype=self.dtype, name="stem_norm", groups=self.norm_groups)(x, train=train))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for stage, blocks in enumerate(STAGE_BLOCKS[self.depth], start=1):
@@ -87,6 +89,7 @@ class ResNet(nn.Module):
                     bottleneck=bottleneck,
                     zero_last_scale=self.last_scale == "zero",
                     dtype=self.dtype,
+                    norm_groups=self.norm_groups,
                     name=f"stage{stage}_block{block}",
                 )(x, train=train)
         return jnp.mean(layers.at_least_float32(x), axis=(1, 2))
@@ -101,6 +104,7 @@ class Block(nn.Module):
         bottleneck: whether it has three convolutions rather than two.
         zero_last_scale: whether the scale of its last batch norm starts at 0.
         dtype: what the layers compute in.
+        norm_groups: as of `ResNet`.
     """
 
     channels: int
@@ -108,6 +112,7 @@ class Block(nn.Module):
     bottleneck: bool
     zero_last_scale: bool
     dtype: str
+    norm_groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -122,7 +127,12 @@ class Block(nn.Module):
         for layer, (width, kernel_px, stride) in enumerate(zip(widths, kernels_px, strides, strict=True), start=1):
             last = layer == len(widths)
             x = layers.conv(width, kernel_px=kernel_px, stride=stride, dtype=self.dtype, name=f"conv{layer}")(x)
-            norm = layers.batch_norm(dtype=self.dtype, name=f"norm{layer}", zero_scale=last and self.zero_last_scale)
+            norm = layers.batch_norm(
+                dtype=self.dtype,
+                name=f"norm{layer}",
+                zero_scale=last and self.zero_last_scale,
+                groups=self.norm_groups,
+            )
             x = norm(x, train=train)
             if not last:
                 x = nn.relu(x)
@@ -130,5 +140,6 @@ class Block(nn.Module):
             shortcut = layers.conv(widths[-1], kernel_px=1, stride=self.stride, dtype=self.dtype, name="shortcut_conv")(
                 shortcut
             )
-            shortcut = layers.batch_norm(dtype=self.dtype, name="shortcut_norm")(shortcut, train=train)
+            norm = layers.batch_norm(dtype=self.dtype, name="shortcut_norm", groups=self.norm_groups)
+            shortcut = norm(shortcut, train=train)
         return nn.relu(x + shortcut)

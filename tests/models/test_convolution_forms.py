@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.models import convolution, convolution_forms
-from tests.models.test_convolution import derivatives, equations, plain
+from ssl_jax.models import convolution_forms, convolution_maps
+from tests.models.test_convolution_maps import derivatives, equations, plain
 
 
 def maps(batch, size, channels, features, kernel_px, stride, padding, dtype=np.float64):
@@ -18,14 +18,14 @@ def maps(batch, size, channels, features, kernel_px, stride, padding, dtype=np.f
 
     y = draw(size=jax.eval_shape(expected, x, kernel).shape).astype(dtype)
     return {
-        "conv": (lambda x, kernel: convolution.conv(x, kernel, stride, padding), expected, (x, kernel)),
+        "conv": (lambda x, kernel: convolution_maps.conv(x, kernel, stride, padding), expected, (x, kernel)),
         "conv_transpose": (
-            lambda y, kernel: convolution.conv_transpose(y, kernel, stride, padding, size),
+            lambda y, kernel: convolution_maps.conv_transpose(y, kernel, stride, padding, size),
             lambda y, kernel: jax.vjp(lambda x: expected(x, kernel), x)[1](y)[0],
             (y, kernel),
         ),
         "kernel_gradient": (
-            lambda x, y: convolution.kernel_gradient(x, y, stride, padding, kernel.shape[:2]),
+            lambda x, y: convolution_maps.kernel_gradient(x, y, stride, padding, kernel.shape[:2]),
             lambda x, y: jax.vjp(lambda kernel: expected(x, kernel), kernel)[1](y)[0],
             (x, y),
         ),
@@ -47,9 +47,42 @@ def maps(batch, size, channels, features, kernel_px, stride, padding, dtype=np.f
         ((2, (5, 6), 6, 1, 2, 1, 3), ()),  # padding beyond the window
         ((2, (9, 10), 6, 5, 3, 2, 0), ()),
         ((1, (13, 13), 6, 5, 3, 2, 1), ()),
+        ((2, (6, 7), 5, 4, 3, 1, 1), ("conv",)),  # two columns as one, of an odd number
+        ((1, (5, 9), 16, 16, 2, 1, 0), ()),
+        ((1, (9, 8), 7, 8, 5, 2, 2), ()),
+        ((2, (8, 11), 5, 5, 1, 3, 0), ()),
+        ((1, (15, 11), 6, 5, 7, 3, 3), ()),
+        ((2, (1, 1), 6, 5, 3, 1, 1), ("conv",)),
+        ((3, (1, 1), 5, 6, 3, 2, 1), ()),
     ],
 )
 def test_values_and_two_orders_of_derivatives_equal_laxs(shape, derived):
+    check(shape, derived)
+
+
+@pytest.mark.parametrize(
+    ("shape", "derived"),
+    [
+        ((2, (6, 9), 5, 4, 3, 1, 1), ("kernel_gradient",)),
+        ((2, (7, 5), 3, 4, 3, 1, 0), ()),
+        ((1, (4, 7), 6, 5, 2, 1, 1), ()),  # outputs larger than images
+        ((1, (5, 4), 4, 6, 4, 1, 1), ()),
+        ((1, (6, 8), 5, 5, 5, 1, 2), ()),
+        ((1, (9, 8), 5, 5, 7, 1, 1), ()),
+        ((3, (1, 1), 5, 5, 3, 1, 1), ("conv",)),
+        ((2, (1, 4), 5, 5, 2, 1, 3), ()),  # padding beyond the window
+    ],
+)
+def test_the_crossed_kernel_gradient_equals_laxs_in_value_and_two_orders_of_derivatives(monkeypatch, shape, derived):
+    """As for large maps, which would take long here."""
+    monkeypatch.setattr(convolution_forms, "_is_crossed", lambda x, y, stride, window: True)
+    check(shape, derived)
+    own, _, arrays = maps(*shape, np.float32)["kernel_gradient"]
+    names = [equation.primitive.name for equation in equations(jax.make_jaxpr(own)(*arrays).jaxpr)]
+    assert "conv_general_dilated" not in names and names.count("dot_general") == 1
+
+
+def check(shape, derived):
     with jax.enable_x64(True):
         for name, (own, expected, arrays) in maps(*shape).items():
             order = derivatives if name in derived else jax.jit
@@ -86,23 +119,52 @@ def test_the_forms_that_cpus_take():
         assert convolutions(own, arrays) == [((1, columns), ((0, 1), (0, more)))]
     own, _, arrays = maps(1, (12, 12), 6, 6, 3, 2, 0)["conv"]
     assert convolutions(own, arrays) == [((2, 2), ((0, 2), (0, 0)))]
+    for channels, features in ((16, 16), (5, 8)):  # few enough for two columns as one
+        for name in ("conv", "conv_transpose"):
+            own, _, arrays = maps(1, (7, 9), channels, features, 3, 1, 1)[name]
+            assert convolutions(own, arrays)[-1:] == [((1, 2), ((1, 1), (1, 2)))]
     # None where there is padding, for 1x1 kernels, or where a row would be much of the map.
-    for shape in ((1, (12, 12), 6, 6, 3, 1, 1), (1, (12, 12), 6, 6, 1, 1, 0), (1, (4, 4), 6, 6, 4, 1, 0)):
+    for shape in ((1, (12, 12), 17, 6, 3, 1, 1), (1, (12, 12), 6, 6, 1, 1, 0), (1, (4, 4), 17, 6, 4, 1, 0)):
         own, expected, arrays = maps(*shape)["conv"]
         assert convolutions(own, arrays) == convolutions(expected, arrays)
     few = maps(1, (12, 12), 3, 6, 3, 1, 0)["conv_transpose"], maps(1, (12, 12), 6, 3, 3, 1, 0)["kernel_gradient"]
     assert [convolutions(own, arrays) for own, _, arrays in few] == [[], []]
 
 
+def test_the_crossed_kernel_gradient_is_for_many_pixels_of_some_channels_at_stride_1():
+    def products(*shape):
+        own, _, arrays = maps(*shape, np.float32)["kernel_gradient"]
+        names = [equation.primitive.name for equation in equations(jax.make_jaxpr(own)(*arrays).jaxpr)]
+        return 0 if "conv_general_dilated" in names else names.count("dot_general")
+
+    assert products(8, (32, 32), 16, 16, 3, 1, 1) == products(50, (13, 13), 17, 40, 3, 1, 1) == 1
+    assert products(128, (8, 8), 64, 64, 3, 1, 1) == products(7, (32, 32), 16, 16, 3, 1, 1) == 0
+    assert products(8, (32, 32), 15, 16, 3, 1, 1) == products(8, (32, 32), 16, 16, 4, 1, 1) == 0
+    assert products(8, (64, 64), 32, 32, 3, 2, 1) == 9
+
+
 @pytest.mark.parametrize("name", ["conv", "conv_transpose", "kernel_gradient"])
 @pytest.mark.parametrize(
-    "shape", [(1, (12, 12), 3, 6, 3, 1, 0), (1, (12, 12), 6, 3, 3, 1, 0), (1, (12, 12), 32, 32, 3, 2, 1)]
+    "shape",
+    [
+        (1, (12, 12), 3, 6, 3, 1, 0),
+        (1, (12, 12), 6, 3, 3, 1, 0),
+        (1, (12, 12), 32, 32, 3, 2, 1),
+        (8, (32, 32), 16, 16, 3, 1, 1),
+        (1, (12, 12), 32, 64, 1, 2, 0),
+    ],
 )
 def test_other_devices_take_xlas_own_convolution(monkeypatch, name, shape):
     monkeypatch.setattr(convolution_forms, "_on_cpu", lambda: False)
     own, expected, arrays = maps(*shape)[name]
     # The last of each, since a gradient is traced with the convolution that it is taken of.
-    assert convolutions(own, arrays)[-1:] == convolutions(expected, arrays)[-1:] != []
+    found, wanted = (
+        [e for e in equations(jax.make_jaxpr(function)(*arrays).jaxpr) if e.primitive.name == "conv_general_dilated"][
+            -1
+        ]
+        for function in (own, expected)
+    )
+    assert {**found.params} == {**wanted.params}
 
 
 def test_bfloat16_stays_bfloat16():

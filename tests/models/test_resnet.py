@@ -118,6 +118,42 @@ def test_only_the_last_scale_of_each_block_starts_at_zero(depth, last_norm, bloc
     assert all(np.all(scale == 1.0) for scale in ones.values())
 
 
+@pytest.mark.parametrize(
+    ("stem", "size", "form"), [("cifar", (12, 9), "dot_general"), ("imagenet", (23, 32), "window_strides=(2, 8)")]
+)
+def test_values_names_and_gradients_are_those_of_linens_own_convolution(monkeypatch, stem, size, form):
+    """In float64; of a network of two stages with strides, shortcuts and both stems."""
+    monkeypatch.setitem(resnet.STAGE_BLOCKS, 18, (1, 1))
+    images = np.random.default_rng(0).normal(size=(80, *size, 3))
+    programs = []
+
+    def answer():
+        network = resnet.ResNet(18, stem, width_multiplier=0.25, last_scale="one", dtype="float64")
+        generator = np.random.default_rng(1)
+        template = jax.eval_shape(lambda key: network.init(key, images[:2], train=False), jax.random.key(0))
+        variables = jax.tree.map(lambda leaf: generator.normal(0.1, 0.1, leaf.shape), template)
+
+        def loss(params, images):
+            features, changed = network.apply(
+                {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+            )
+            return jnp.sum(jnp.sin(features)), (features, changed)
+
+        passes = jax.grad(loss, (0, 1), has_aux=True)
+        programs.append(str(jax.make_jaxpr(passes)(variables["params"], images)))
+        return variables, jax.jit(passes)(variables["params"], images)
+
+    with jax.enable_x64(True):
+        own = answer()
+        monkeypatch.setattr(layers, "_conv", jax.lax.conv_general_dilated)
+        expected = answer()
+    assert [form in program for program in programs] == [True, False]
+    assert jax.tree.structure(own) == jax.tree.structure(expected)
+    for found, wanted in zip(jax.tree.leaves(own), jax.tree.leaves(expected), strict=True):
+        assert found.dtype == wanted.dtype
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-10 * np.abs(wanted).max())
+
+
 def test_bfloat16_computes_narrow_and_keeps_and_answers_float32():
     narrow = resnet.ResNet(depth=18, stem="cifar", width_multiplier=0.25, dtype="bfloat16")
     template = shapes(narrow)
