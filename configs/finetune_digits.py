@@ -99,7 +99,7 @@ def get_config(form="plain"):
         "files": {"type": "writers.files.Files"},
         "page": {"type": "writers.page.Page"},
     }
-    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int), "shards": 1}
     if form == "staged":
         # The head alone for a fifth of the run, then one convolution after the other from the top.
         config.method.unfreeze = ("20 %", "35 %", "50 %", "65 %")

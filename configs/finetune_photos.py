@@ -109,7 +109,7 @@ def get_config(form="plain"):
         "files": {"type": "writers.files.Files"},
         "page": {"type": "writers.page.Page"},
     }
-    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int), "shards": 1}
     if form == "staged":
         # The head alone for a fifth of the run, then the four stages from the top, the stem last.
         config.method.unfreeze = ("20 %", "35 %", "50 %", "65 %", "80 %")

@@ -90,7 +90,7 @@ def get_config(form="sgd"):
         "files": {"type": "writers.files.Files"},
         "page": {"type": "writers.page.Page"},
     }
-    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int), "shards": 1}
     if form == "lars":
         config.data.batch_size = 4096
         config.method.optimizer = {

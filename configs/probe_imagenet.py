@@ -101,7 +101,7 @@ def get_config(form="code"):
         "files": {"type": "writers.files.Files"},
         "page": {"type": "writers.page.Page"},
     }
-    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int), "shards": 1}
     if form == "paper":
         config.method.optimizer.base_learning_rate = 0.02
     if form == "sgd":

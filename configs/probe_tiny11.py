@@ -95,7 +95,7 @@ def get_config(form="published"):
         "files": {"type": "writers.files.Files"},
         "page": {"type": "writers.page.Page"},
     }
-    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int), "shards": 1}
     if form == "fast":
         # Nothing is trained step by step: the evaluators look at the encoder once.
         config.duration = "0 steps"

@@ -55,11 +55,25 @@ def get_config():
         },
     }
     encoder = ConfigDict(
-        {"type": "models.resnet.ResNet", "depth": 18, "stem": "cifar", "width_multiplier": 1.0, "dtype": "float32"}
+        {
+            "type": "models.resnet.ResNet",
+            "depth": 18,
+            "stem": "cifar",
+            "width_multiplier": 1.0,
+            "dtype": "float32",
+            "norm_groups": 1,
+        }
     )
-    dtype = encoder.get_ref("dtype")
+    dtype, norm_groups = encoder.get_ref("dtype"), encoder.get_ref("norm_groups")
     projector = ConfigDict(
-        {"type": "models.heads.Projector", "hidden": 2048, "output": 2048, "layers": 2, "dtype": dtype}
+        {
+            "type": "models.heads.Projector",
+            "hidden": 2048,
+            "output": 2048,
+            "layers": 2,
+            "dtype": dtype,
+            "norm_groups": norm_groups,
+        }
     )
     config.method = {
         "type": "methods.simsiam.SimSiam",
@@ -70,6 +84,7 @@ def get_config():
             "hidden": 512,
             "output": projector.get_ref("output"),
             "dtype": dtype,
+            "norm_groups": norm_groups,
         },
         "optimizer": {
             "type": "optim.sgd",
@@ -81,6 +96,7 @@ def get_config():
             "momentum": 0.9,
             "weight_decay": 5e-4,
             "constant_rate": ("predictor",),
+            "accumulate_steps": 1,
         },
         "stop_gradient": True,
     }
@@ -138,5 +154,5 @@ def get_config():
         "files": {"type": "writers.files.Files"},
         "page": {"type": "writers.page.Page"},
     }
-    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int), "shards": 1}
     return config

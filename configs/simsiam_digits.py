@@ -63,11 +63,19 @@ def get_config(ablation="none"):
             "channels": (32, 64, 64, 128),
             "strides": (2, 1, 2, 1),
             "dtype": "float32",
+            "norm_groups": 1,
         }
     )
-    dtype = encoder.get_ref("dtype")
+    dtype, norm_groups = encoder.get_ref("dtype"), encoder.get_ref("norm_groups")
     projector = ConfigDict(
-        {"type": "models.heads.Projector", "hidden": 256, "output": 256, "layers": 2, "dtype": dtype}
+        {
+            "type": "models.heads.Projector",
+            "hidden": 256,
+            "output": 256,
+            "layers": 2,
+            "dtype": dtype,
+            "norm_groups": norm_groups,
+        }
     )
     config.method = {
         "type": "methods.simsiam.SimSiam",
@@ -78,6 +86,7 @@ def get_config(ablation="none"):
             "hidden": 64,
             "output": projector.get_ref("output"),
             "dtype": dtype,
+            "norm_groups": norm_groups,
         },
         "optimizer": {
             "type": "optim.sgd",
@@ -89,6 +98,7 @@ def get_config(ablation="none"):
             "momentum": 0.9,
             "weight_decay": 5e-4,
             "constant_rate": ("predictor",),
+            "accumulate_steps": 1,
         },
         "stop_gradient": ablation != "no_stop_gradient",
     }
@@ -152,5 +162,5 @@ def get_config(ablation="none"):
         "files": {"type": "writers.files.Files"},
         "page": {"type": "writers.page.Page"},
     }
-    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int), "shards": 1}
     return config

@@ -57,11 +57,25 @@ def get_config(labels="unlabelled"):
         },
     }
     encoder = ConfigDict(
-        {"type": "models.resnet.ResNet", "depth": 18, "stem": "imagenet", "width_multiplier": 0.5, "dtype": "float32"}
+        {
+            "type": "models.resnet.ResNet",
+            "depth": 18,
+            "stem": "imagenet",
+            "width_multiplier": 0.5,
+            "dtype": "float32",
+            "norm_groups": 1,
+        }
     )
-    dtype = encoder.get_ref("dtype")
+    dtype, norm_groups = encoder.get_ref("dtype"), encoder.get_ref("norm_groups")
     projector = ConfigDict(
-        {"type": "models.heads.Projector", "hidden": 1024, "output": 1024, "layers": 2, "dtype": dtype}
+        {
+            "type": "models.heads.Projector",
+            "hidden": 1024,
+            "output": 1024,
+            "layers": 2,
+            "dtype": dtype,
+            "norm_groups": norm_groups,
+        }
     )
     config.method = {
         "type": "methods.simsiam.SimSiam",
@@ -72,6 +86,7 @@ def get_config(labels="unlabelled"):
             "hidden": 256,
             "output": projector.get_ref("output"),
             "dtype": dtype,
+            "norm_groups": norm_groups,
         },
         "optimizer": {
             "type": "optim.sgd",
@@ -83,6 +98,7 @@ def get_config(labels="unlabelled"):
             "momentum": 0.9,
             "weight_decay": 5e-4,
             "constant_rate": ("predictor",),
+            "accumulate_steps": 1,
         },
         "stop_gradient": True,
     }
@@ -147,5 +163,5 @@ def get_config(labels="unlabelled"):
         "files": {"type": "writers.files.Files"},
         "page": {"type": "writers.page.Page"},
     }
-    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int), "shards": 1}
     return config

@@ -62,11 +62,19 @@ def get_config():
             "channels": (32, 32, 64, 64, 128, 256),
             "strides": (1, 2, 1, 2, 1, 2),
             "dtype": "float32",
+            "norm_groups": 1,
         }
     )
-    dtype = encoder.get_ref("dtype")
+    dtype, norm_groups = encoder.get_ref("dtype"), encoder.get_ref("norm_groups")
     projector = ConfigDict(
-        {"type": "models.heads.Projector", "hidden": 512, "output": 512, "layers": 2, "dtype": dtype}
+        {
+            "type": "models.heads.Projector",
+            "hidden": 512,
+            "output": 512,
+            "layers": 2,
+            "dtype": dtype,
+            "norm_groups": norm_groups,
+        }
     )
     config.method = {
         "type": "methods.simsiam.SimSiam",
@@ -77,6 +85,7 @@ def get_config():
             "hidden": 128,
             "output": projector.get_ref("output"),
             "dtype": dtype,
+            "norm_groups": norm_groups,
         },
         "optimizer": {
             "type": "optim.sgd",
@@ -88,6 +97,7 @@ def get_config():
             "momentum": 0.9,
             "weight_decay": 5e-4,
             "constant_rate": ("predictor",),
+            "accumulate_steps": 1,
         },
         "stop_gradient": True,
     }
@@ -145,5 +155,5 @@ def get_config():
         "files": {"type": "writers.files.Files"},
         "page": {"type": "writers.page.Page"},
     }
-    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int)}
+    config.mesh = {"type": "mesh.data_parallel", "devices": placeholder(int), "shards": 1}
     return config

@@ -78,7 +78,7 @@ class Feed(Protocol):
     chosen: Mapping[str, np.ndarray]
 
     def batches(self, mesh: jax.sharding.Mesh, seed: int, first_step: int) -> Generator[Batch, None, None]:
-        """Global batches split over the mesh axis `data`, from `first_step` on, without end; close it when done."""
+        """Global batches split over all devices of the mesh, from `first_step` on, without end; close it when done."""
 
 
 class Examples(Protocol):

@@ -1,7 +1,6 @@
-"""The same global batch gives the same parameters on one device, on eight, and in two processes."""
+"""The same global batch gives the same parameters on one device and on eight."""
 
 import re
-import socket
 import subprocess
 import sys
 
@@ -66,39 +65,6 @@ command.run(train.main)
 """
 
 
-@pytest.mark.parametrize("feeding", ["resident", "stream"])
-def test_two_processes_equal_one(setting, feeding):
-    folder, config, env = setting
-    option = f"--config.data.feeding={feeding}"
-    alone, together = folder / f"alone_{feeding}", folder / f"together_{feeding}"
-    runs.train(config, alone, *FIVE, option, env=env)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    both = [
-        subprocess.Popen(
-            runs.command(
-                config,
-                together,
-                *FIVE,
-                option,
-                f"--coordinator=127.0.0.1:{port}",
-                "--processes=2",
-                f"--process={process}",
-            ),
-            env=env,
-            cwd=runs.REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for process in range(2)
-    ]
-    printed = [child.communicate(timeout=240)[0] for child in both]
-    assert [child.returncode for child in both] == [0, 0], "\n".join(printed)
-    assert runs.largest_difference(runs.networks(alone), runs.networks(together)) < 1e-5
-
-
 def test_batch_that_the_devices_do_not_divide_is_refused(setting):
     folder, config, env = setting
     done = runs.train(config, folder / "odd", *FIVE, env=env | {"JAX_NUM_CPU_DEVICES": "6"}, check=False)
@@ -128,6 +94,30 @@ def test_put_takes_trees_of_arrays():
     placed = mesh.put(tree, one)
     assert jax.tree.structure(placed) == jax.tree.structure(tree)
     for ours, theirs in zip(jax.tree.leaves(placed), jax.tree.leaves(tree), strict=True):
-        assert ours.sharding.spec == jax.sharding.PartitionSpec("data") and ours.dtype == theirs.dtype
+        assert ours.sharding.spec == jax.sharding.PartitionSpec(("data", "shard")) and ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(mesh.put(tree["image"], one), tree["image"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "hint"),
+    [
+        (
+            {"SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "n[1-2]"},
+            "SLURM_NTASKS=8: give --processes=0 to train together",
+        ),
+        ({"SLURM_NTASKS": "8"}, ""),  # in the batch script itself, whose one process is no task
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n1"}, ""),
+        (
+            {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
+            "OMPI_COMM_WORLD_SIZE=2: give --processes=0 to train together",
+        ),
+        ({}, ""),
+    ],
+)
+def test_tasks_that_train_each_by_itself_are_noticed(monkeypatch, environment, hint):
+    for name in ("SLURM_NTASKS", "SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert mesh.hint_of_cluster() == hint

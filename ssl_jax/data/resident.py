@@ -2,15 +2,13 @@
 
 import functools
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ssl_jax import rng
+from ssl_jax import archive, rng
 from ssl_jax.types import Batch, UsageError
 
 
@@ -39,17 +37,17 @@ class Resident:
         self.batch_size = batch_size
         self.chosen = dict(chosen or {})
         check_size(batch_size, self.examples)
-        self._arrays = arrays
+        self.arrays = arrays
         self.spec = {
             name: jax.ShapeDtypeStruct((batch_size, *array.shape[1:]), array.dtype) for name, array in arrays.items()
         }
 
     def batches(self, mesh: jax.sharding.Mesh, seed: int, first_step: int) -> Iterator[Batch]:
         """See `types.Feed.batches`."""
-        everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+        everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         arrays = {
             name: jax.make_array_from_callback(array.shape, everywhere, array.__getitem__)
-            for name, array in self._arrays.items()
+            for name, array in self.arrays.items()
         }
         shuffle = jax.jit(functools.partial(_order, seed=seed, examples=self.examples), out_shardings=everywhere)
         take = jax.jit(functools.partial(_take, batch_size=self.batch_size), out_shardings=split)
@@ -95,12 +93,8 @@ def read_npz(file: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UsageError(f"no file {file}")
     try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
-            return {name: archive[name] for name in names if name in archive}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        return archive.read(path, names)
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{file} is no .npz file of arrays ({reason}): write it with numpy.savez") from error
 

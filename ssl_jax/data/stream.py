@@ -165,7 +165,7 @@ def _check_workers(workers):
 
 
 def _on_mesh(feed, mesh, seed, first_step):
-    split = NamedSharding(mesh, PartitionSpec("data"))
+    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     iterator = iter(feed.host_batches(seed, first_step, jax.process_index(), jax.process_count()))
     try:
         for local in iterator:

@@ -40,18 +40,18 @@ class ResidentUnpaired:
         self.batch_size = batch_size
         self.chosen = {}
         check_size(batch_size, self.examples)
-        self._arrays = {"image_a": image_a, "image_b": image_b}
+        self.arrays = {"image_a": image_a, "image_b": image_b}
         self.spec = {
             name: jax.ShapeDtypeStruct((batch_size, *array.shape[1:]), array.dtype)
-            for name, array in self._arrays.items()
+            for name, array in self.arrays.items()
         }
 
     def batches(self, mesh: jax.sharding.Mesh, seed: int, first_step: int) -> Iterator[Batch]:
         """See `types.Feed.batches`."""
-        everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+        everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         arrays = {
             name: jax.make_array_from_callback(array.shape, everywhere, array.__getitem__)
-            for name, array in self._arrays.items()
+            for name, array in self.arrays.items()
         }
         steps_per_epoch = self.examples // self.batch_size
 

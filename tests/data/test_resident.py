@@ -91,11 +91,11 @@ def test_a_batch_that_cannot_be_filled_is_refused(batch_size):
 
 def test_noise_fills_the_range():
     source = resident.noise((50, 8, 8, 3), 10)
-    image = source._arrays["image"]
+    image = source.arrays["image"]
     assert source.examples == 50 and source.spec["image"].shape == (10, 8, 8, 3)
     assert image.dtype == np.uint8 and image.min() == 0 and image.max() == 255
     assert abs(image.mean() - 127.5) < 3
-    np.testing.assert_array_equal(image, resident.noise((50, 8, 8, 3), 10)._arrays["image"])
+    np.testing.assert_array_equal(image, resident.noise((50, 8, 8, 3), 10).arrays["image"])
 
 
 def test_npz_holds_the_digits(digits_npz, devices):
@@ -106,7 +106,7 @@ def test_npz_holds_the_digits(digits_npz, devices):
     assert source.examples == 160
     assert source.spec["image"].shape == (32, 8, 8, 1) and source.spec["label"].dtype == np.int32
     batch = next(source.batches(devices, 0, 0))
-    images = {scan.tobytes(): label for scan, label in zip(source._arrays["image"], scans.target, strict=False)}
+    images = {scan.tobytes(): label for scan, label in zip(source.arrays["image"], scans.target, strict=False)}
     assert [images[np.asarray(image).tobytes()] for image in batch["image"]] == np.asarray(batch["label"]).tolist()
 
 
