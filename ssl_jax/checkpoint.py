@@ -1,22 +1,33 @@
 """Checkpoints: saved behind the running step, restored whole or refused by name. The only user of Orbax."""
 
-import contextlib
 import dataclasses
-import errno
 import json
-import logging
 import math
 import pathlib
-import sys
-from collections.abc import Iterator, Mapping
+import shutil
+import time
+import types
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint._src.futures import future, signaling_client
 
+from ssl_jax import digests, log, quiet
 from ssl_jax.types import RunError, Steps, TrainState, UsageError
+
+_REMOVED = ".removed"
+"""Where checkpoints go in one move before they are removed, so that a kill leaves no half of one under its name."""
+_TIMES = "_CHECKPOINT_METADATA"
+"""A file that Orbax changes after all others; nothing that is restored depends on it."""
+
+# Orbax measures its time limits by the wall clock: one put forward would end a sound save, and one put back hold it up.
+for _module in (future, signaling_client):
+    _module.time = types.SimpleNamespace(**{**vars(time), "time": time.monotonic})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +63,17 @@ class Policy:
 class Checkpoints:
     """The checkpoints of one run, a folder named by its step each.
 
-    Each holds `state` (a TrainState), `config` (the resolved config) and `feed` (the position in the data).
+    Each holds `state` (a TrainState), `config` (the resolved config) and `feed` (the position in the data), and the
+    digests of its files, since damage in compressed arrays would else be restored unnoticed. They are written before
+    the folder takes its name, so a checkpoint that counts has them; one of an earlier version is restored unchecked,
+    and a sentence says so.
     """
 
     def __init__(self, folder: pathlib.Path, policy: Policy):
-        _quieten()
+        quiet.orbax()
         self.folder = folder.absolute()
         self._policy = policy
+        self._uncompared: tuple[int, float | None] | None = None
         keep = [checkpoint_managers.LatestN(policy.keep_latest)]
         best = {}
         if policy.best:
@@ -73,10 +88,13 @@ class Checkpoints:
             **best,
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep),
             cleanup_tmp_directories=True,
+            todelete_subdir=_REMOVED,
             enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._note_digests),
         )
-        with _one_line(self.folder, "open"):
+        with quiet.one_line(self.folder, "open"):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._remove()
 
     def latest(self) -> int | None:
         """The newest complete step, None if there is none; a save that a kill cut short does not count."""
@@ -84,6 +102,7 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step with the best value of `Policy.best`, None if none was compared."""
+        self._settle()
         return self._manager.best_step()
 
     def save(
@@ -100,11 +119,11 @@ class Checkpoints:
         Raises:
             RunError: when this save, or the one before it, could not be written.
         """
-        metrics = None
-        if scalars and self._policy.best in scalars and math.isfinite(scalars[self._policy.best]):
-            sign = 1.0 if self._policy.best_is == "highest" else -1.0
-            metrics = {"best": sign * float(scalars[self._policy.best])}
-        with _one_line(self.folder / str(step), "write"):
+        self._settle()
+        self._remove()
+        value = self._value(scalars)
+        metrics = None if value is None else {"best": value}
+        with quiet.one_line(self.folder / str(step), "write"):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -116,11 +135,22 @@ class Checkpoints:
                 force=True,
             )
 
+    def compare(self, step: int, scalars: Mapping[str, float | None]) -> None:
+        """Notes what was measured at a step after it was saved; the next `save`, `wait` or `best` writes it down.
+
+        Nothing happens for a step that is not kept or has its value, or without `Policy.best` among the scalars.
+        """
+        self._settle()
+        if self._policy.best:
+            self._uncompared = (step, self._value(scalars))
+
     def wait(self) -> None:
         """Returns once everything saved so far is on the disk."""
-        with _one_line(self.folder, "write"):
+        self._settle()
+        with quiet.one_line(self.folder, "write"):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+        self._remove()
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state saved at `step`, laid out as `like`: a tree of ShapeDtypeStructs with shardings.
@@ -130,22 +160,63 @@ class Checkpoints:
             RunError: when the files are damaged.
         """
         place = self.folder / str(step)
-        with _one_line(place, "read"):
+        with quiet.one_line(place, "read"):
+            _check_files(place)
             stored = _stored_tree(place)
         refuse_differences(like, stored, place)
-        with _one_line(place, "read"):
+        with quiet.one_line(place, "read"):
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like), feed=ocp.args.JsonRestore())
             )
-        position = restored.feed["next_batch"]
+            position = restored.feed["next_batch"]
         if position != step:
             raise RunError(f"checkpoint {place} belongs to step {step} but its data position is {position}")
         return restored.state
 
     def close(self) -> None:
         """Waits for what is being written; without it the last save would be lost."""
-        with _one_line(self.folder, "write"):
+        with quiet.one_line(self.folder, "write"):
             self._manager.close()
+        self._remove()
+
+    def _remove(self):
+        if jax.process_index() == 0:
+            shutil.rmtree(self.folder / _REMOVED, ignore_errors=True)
+
+    def _value(self, scalars):
+        value = (scalars or {}).get(self._policy.best)
+        if value is None or not math.isfinite(value):
+            return None
+        return float(value) if self._policy.best_is == "highest" else -float(value)
+
+    def _settle(self):
+        """Writes the value that waits for its step to be saved, and drops the step that was the best before it."""
+        if self._uncompared is None:
+            return
+        (step, value), self._uncompared = self._uncompared, None
+        place = self.folder / str(step)
+        with quiet.one_line(place, "write"):
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+            before, kept = self._manager.best_step(), self._manager.all_steps()
+            if value is not None and step in kept and jax.process_index() == 0 and not (place / "metrics").exists():
+                log.replace(place / "best.json", json.dumps({"best": value}))
+                (place / "metrics.tmp").mkdir(exist_ok=True)
+                (place / "best.json").rename(place / "metrics.tmp" / "metrics")
+                (place / "metrics.tmp").rename(place / "metrics")
+                digests.add(place, "metrics/metrics")
+            multihost_utils.sync_global_devices(f"compared {step}")
+            self._manager.reload()
+            # Nobody may delete before everybody has read what is there.
+            multihost_utils.sync_global_devices(f"read again after {step}")
+            if before not in (None, self._manager.best_step(), *sorted(kept)[-self._policy.keep_latest :]):
+                self._manager.delete(before)
+
+    def _note_digests(self):
+        """Runs where a save is complete but for its name."""
+        if jax.process_index() == 0:
+            for folder in self.folder.glob("*.orbax-checkpoint-tmp"):
+                digests.write(folder, without=(_TIMES,))
 
 
 def restore_networks(
@@ -166,7 +237,7 @@ def restore_networks(
             compared, or a step that is not kept.
         RunError: when the files are damaged.
     """
-    _quieten()
+    quiet.orbax()
     if which not in ("last", "best") and not isinstance(which, int):
         raise UsageError(f'which={which!r} is neither "last" nor "best"')
     folder = pathlib.Path(run_folder).absolute() / "checkpoints"
@@ -175,7 +246,7 @@ def restore_networks(
     _check_values(folder)
     # Read-only, because the run may still be training.
     options = ocp.CheckpointManagerOptions(best_fn=_best_value, best_mode="max", read_only=True)
-    with _one_line(folder, "read"), ocp.CheckpointManager(folder, options=options) as manager:
+    with quiet.one_line(folder, "read"), ocp.CheckpointManager(folder, options=options) as manager:
         latest, best, kept = manager.latest_step(), manager.best_step(), sorted(manager.all_steps())
     if latest is None:
         raise UsageError(f"{folder} holds no complete checkpoint yet")
@@ -185,7 +256,8 @@ def restore_networks(
         raise UsageError(f"{folder} keeps no step {which}; it has {', '.join(map(str, kept))}")
     step = {"best": best, "last": latest}.get(which, which)
     place = folder / str(step)
-    with _one_line(place, "read"):
+    with quiet.one_line(place, "read"):
+        _check_files(place)
         stored = _stored_tree(place)
     there = sorted(stored["params"])
     names = tuple(there) if names is None else names
@@ -195,7 +267,7 @@ def restore_networks(
     target = {kind: {name: stored[kind][name] for name in names} for kind in ("params", "stats")}
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), target)
     on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
-    with _one_line(place, "read"), ocp.PyTreeCheckpointer() as reader:
+    with quiet.one_line(place, "read"), ocp.PyTreeCheckpointer() as reader:
         read = reader.restore(
             place / "state",
             args=ocp.args.PyTreeRestore(target, partial_restore=True, restore_args=on_host),
@@ -229,74 +301,23 @@ def _stored_tree(place):
     return metadata.tree
 
 
+def _check_files(place):
+    """Raises ValueError for a checkpoint that lacks a part or holds a file that is not as it was saved."""
+    missing = [part for part in ("state", "config", "feed") if not (place / part).is_dir()]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}, as a checkpoint of this version does")
+    if not digests.verify(place) and jax.process_index() == 0:
+        log.say(f"checkpoint {place} has no {digests.NAME}, so damage in it would go unnoticed")
+
+
 def _best_value(metrics):
     return metrics["best"]
 
 
 def _check_values(folder):
-    """Raises RunError for a compared value that cannot be read; Orbax would not say whose it is."""
-    for file in sorted(folder.glob("[0-9]*/metrics/metrics")):
-        with _one_line(file.parents[1], "read"):
-            _best_value(json.loads(file.read_text()))
-
-
-def _quieten():
-    """Stops the log of every save, and the tracebacks in which Orbax's threads repeat what we get as an exception."""
-    logging.getLogger("absl").addFilter(_not_by_orbax)
-    logging.getLogger("asyncio").addFilter(_not_of_a_failed_save)
-    if not isinstance(sys.unraisablehook, _Unraisable):
-        sys.unraisablehook = _Unraisable(sys.unraisablehook)
-
-
-def _not_by_orbax(record: logging.LogRecord) -> bool:
-    return _is_others(record.pathname)
-
-
-def _not_of_a_failed_save(record: logging.LogRecord) -> bool:
-    """When several arrays of one save fail, Orbax raises the first and asyncio logs each of the others at exit."""
-    message = record.getMessage()
-    return not ("exception was never retrieved" in message and "orbax-checkpoint" in message)
-
-
-def _is_others(file: str) -> bool:
-    return "orbax" not in pathlib.Path(file).parts
-
-
-class _Unraisable:
-    """Python's hook for exceptions that nobody can catch, but for those of reads and writes cut off by a failed one."""
-
-    def __init__(self, hook):
-        self._hook = hook
-
-    def __call__(self, unraisable):
-        coroutine = getattr(unraisable.object, "cr_code", None)
-        late = unraisable.object is None and str(unraisable.exc_value) == "Event loop is closed"
-        if not late and (coroutine is None or _is_others(coroutine.co_filename)):
-            self._hook(unraisable)
-
-
-@contextlib.contextmanager
-def _one_line(place: pathlib.Path, verb: str) -> Iterator[None]:
-    """Turns whatever Orbax throws into one line that names the checkpoint and the way out."""
-    try:
-        yield
-    except (UsageError, RunError):
-        raise
-    except Exception as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
-        if verb != "read":
-            full = _cause(error, errno.ENOSPC) or "No space left" in str(error)
-            way_out = "free some space and run the same command again" if full else "the earlier checkpoints stand"
-            what = "the disk is full" if full else reason
-            raise RunError(f"could not {verb} checkpoint {place}: {what}; {way_out}") from error
-        raise RunError(
-            f"checkpoint {place} is damaged or foreign ({reason}); delete that folder to go on from the one before it"
-        ) from error
-
-
-def _cause(error, number):
-    while error is not None:
-        if isinstance(error, OSError) and error.errno == number:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    """Raises RunError for a compared value that is damaged or gone; Orbax would not say whose it is."""
+    for place in sorted(folder.glob("[0-9]*")):
+        with quiet.one_line(place, "read"):
+            digests.verify(place, ("metrics/metrics",))
+            if (place / "metrics").is_dir():
+                _best_value(json.loads((place / "metrics" / "metrics").read_text()))

@@ -3,7 +3,6 @@
 import collections
 import math
 import time
-from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -49,13 +48,13 @@ class Journal:
         while self._pending:
             self._read()
 
-    def save(self, step: int, state: TrainState, scalars: Mapping[str, float] | None = None) -> None:
+    def save(self, step: int, state: TrainState) -> None:
         """Saves a state once all its metrics are read; raises RunError if one of its numbers is not finite."""
         self.drain()
         if not bool(self._trainer.is_finite(state)):
             self._refuse("a parameter", "not finite", step)
         if self._keeper.latest() != step:
-            self._keeper.save(step, state, config=self._run.config, scalars=scalars)
+            self._keeper.save(step, state, config=self._run.config)
 
     def _read(self):
         step, metrics = self._pending.popleft()

@@ -3,19 +3,20 @@
 import contextlib
 import dataclasses
 import itertools
-import json
 import pathlib
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from ssl_jax import checkpoint as checkpoints
-from ssl_jax import log, sheet, types
+from ssl_jax import log, run_folder, sheet, types
 from ssl_jax import mesh as meshes
 from ssl_jax.journal import Journal
+from ssl_jax.run_folder import claim as claim  # self-training finds it here
+from ssl_jax.run_folder import read_summary
+from ssl_jax.stop import Stopped, StopSignals
 from ssl_jax.trainer import Trainer
 from ssl_jax.types import Batch, RunError, Steps, UsageError
 
@@ -106,7 +107,8 @@ def fit(
         What `summary.json` says at the end; empty without a writer that writes it.
 
     Raises:
-        UsageError: for a folder that holds another config, or a batch that the devices do not divide.
+        UsageError: for a folder that holds another config or is being trained by another process, or a batch that the
+            devices do not divide.
         RunError: for a non-finite metric, a damaged checkpoint, a full disk, or after SIGTERM or Ctrl-C.
     """
     del experiment  # built only so that a misspelt key is refused
@@ -116,8 +118,8 @@ def fit(
     _check_best(checkpoint.best, evaluators)
     # Built before the folder is claimed: what it refuses must not leave a folder behind.
     trainer = Trainer(method, preprocess, data.spec, seed=seed, mesh=mesh, graft=graft)
-    claim(folder, config)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(run_folder.training(folder, config, meshes.hint_of_cluster()))
         keeper = checkpoint.open(folder)
         stack.callback(keeper.close)
         first_step = keeper.latest() or 0
@@ -132,6 +134,7 @@ def fit(
         steps_per_epoch = data.examples // data.batch_size
         run = types.Run(folder, config, first_step, duration, steps_per_epoch, data.batch_size)
         first_process = jax.process_index() == 0
+        told = run_folder.scalars_told(folder, first_step)
         out = log.combine([settings.start(run) for settings in writers.values()] if first_process else [])
         stack.callback(out.close)
         if first_step == 0:
@@ -139,15 +142,37 @@ def fit(
         journal = Journal(run, out, keeper, log_every, trainer)
         batches = data.batches(mesh, seed, first_step)
         stack.callback(batches.close)
-        stop_signals = stack.enter_context(_stop_signals())
+        signals = stack.enter_context(StopSignals().caught())
+        # Last, so that nothing below it in the stack waits for a process that is lost.
+        stack.enter_context(meshes.together())
 
-        def look(due, state, step):
-            scalars = _evaluate({name: evaluators[name].run for name in due}, trainer, state, out, step)
-            out.scalars(step, {**journal.clock(step), **scalars})
+        def end(step):
+            keeper.wait()
+            raise RunError(
+                f"stopped by {signals.received or 'another process'} at step {step} of {duration}; "
+                f"all is saved in {folder}, and the same command goes on from there"
+            )
+
+        def look(due, step):
+            """Lets evaluators look at the state of `step`, which is saved: a stop need not wait for them."""
+            try:
+                with signals.interrupting():
+                    reports = _reports({name: evaluators[name].run for name in due}, trainer, state, step)
+            except Stopped:
+                end(step)
+            scalars = _tell(reports, journal.clock(step), out, step)
+            keeper.compare(step, scalars)
             _check_best(checkpoint.best, due, scalars)
-            return scalars
 
-        if first_step == 0 < duration and jax.process_count() == 1:  # several processes see only their shares
+        if first_step or duration == 0:
+            # The state is saved before the evaluators look, so a run may have ended between the two.
+            keeper.compare(first_step, told)
+            keeper.wait()
+            due = _due(evaluators, first_step, duration)
+            due = [name for name in due if meshes.any_process(not any(key.startswith(f"eval/{name}/") for key in told))]
+            if due:
+                look(due, first_step)
+        elif jax.process_count() == 1:  # several processes see only their shares
             first = next(batches)
             _show(first, trainer, out)
             batches = itertools.chain([first], batches)
@@ -156,84 +181,50 @@ def fit(
             state, metrics = trainer.step(state, next(batches))
             journal.add(step, metrics)
             out.progress(step)
-            stop = bool(stop_signals)
+            stop = bool(signals.received)
             if jax.process_count() > 1:
                 stop = step % ASK_PROCESSES_STEPS == 0 and meshes.any_process(stop)
-            due = [name for name, item in evaluators.items() if step % item.steps == 0 or step == duration]
-            scalars = {}
+            due = _due(evaluators, step, duration)
+            if stop or due or step % checkpoint.every == 0 or step == duration:
+                journal.save(step, state)
+            if stop and (due or step < duration):
+                end(step)
             if due:
-                journal.drain()
-                try:
-                    scalars = look(due, state, step)
-                except Exception:
-                    journal.save(step, state)  # a mistake in an evaluator must not cost the training
-                    raise
-            if stop or checkpoint.best in scalars or step % checkpoint.every == 0 or step == duration:
-                journal.save(step, state, scalars)
-            if stop and step < duration:
-                keeper.wait()
-                word = signal.Signals(stop_signals[0]).name if stop_signals else "another process"
-                raise RunError(
-                    f"stopped by {word} at step {step} of {duration}; "
-                    f"all is saved in {folder}, and the same command goes on from there"
-                )
-        if first_step == duration and evaluators:
-            look(list(evaluators), state, duration)
+                look(due, step)
         keeper.wait()
         best = {"best_step": keeper.best()} if checkpoint.best else {}
         out.summary({"finished": True, "step": duration, "seed": seed, **best})
     return read_summary(folder)
 
 
-def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Makes `folder` the run folder of `config` and writes `config.json`, or raises UsageError if it is another's.
-
-    What only watches a run (evaluators, writers, checkpoint policy), names it (experiment) or carries it (mesh,
-    workers, the data's place) may change between two starts. Only the first process asks and writes; the others would
-    race with it.
-    """
-    if jax.process_index() > 0:
-        return
-    file = folder / "config.json"
-    plain = json.loads(json.dumps(config))
-    if file.is_file():
-        there = _read_json(file)
-        old, new = _deciding(there), _deciding(plain)
-        names = sorted(k for k in old.keys() | new.keys() if old.get(k, "absent") != new.get(k, "absent"))
-        if names:
-            faults = [f"{k} is {old.get(k, 'absent')!r} there, {new.get(k, 'absent')!r} here" for k in names[:3]]
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise UsageError(f"{folder} holds a run of another config: {'; '.join(faults)}{more}; use a new --workdir")
-    elif folder.is_file():
-        raise UsageError(f"{folder} is a file: give --workdir a new folder")
-    elif folder.is_dir() and any(not item.name.startswith("config.json") for item in folder.iterdir()):
-        raise UsageError(f"{folder} is not empty and holds no run: give --workdir a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    log.replace(file, json.dumps(plain, indent=2) + "\n")
+def _due(evaluators, step, duration):
+    return [name for name, item in evaluators.items() if step % item.steps == 0 or step == duration]
 
 
-def read_summary(folder: pathlib.Path) -> dict[str, Any]:
-    """The run folder's `summary.json`, empty where there is none yet."""
-    file = folder / "summary.json"
-    return _read_json(file) if file.is_file() else {}
-
-
-def _evaluate(evaluators, trainer, state, out, step):
-    scalars = {}
+def _reports(evaluators, trainer, state, step):
+    reports = {}
     for name, evaluator in evaluators.items():
         try:
-            report = evaluator(trainer.exports, state, trainer.untrained)
+            reports[name] = evaluator(trainer.exports, state, trainer.untrained)
         except Exception as error:
             error.add_note(f"while evaluator {name!r} looked at step {step}")
             raise
+    return reports
+
+
+def _tell(reports, clock, out, step):
+    """Hands reports to the writers, scalars last: by them a later start knows that all of it was said."""
+    scalars = {}
+    for name, report in reports.items():
         prefix = f"eval/{name}/"
         scalars |= {prefix + key: float(value) for key, value in report.scalars.items()}
         out.images(step, {prefix + key: image for key, image in report.images.items()})
         out.arrays(step, {prefix + key: array for key, array in report.arrays.items()})
-        for sentence in report.alarms:
-            out.alarm(step, sentence)
         if report.summary:
             out.summary(report.summary)
+        for sentence in report.alarms:
+            out.alarm(step, sentence)
+    out.scalars(step, {**clock, **scalars})
     return scalars
 
 
@@ -259,50 +250,3 @@ def _stretched(images):
     """Normalised images in [-1, 1], whatever mean and deviation they were normalised by."""
     low, high = np.quantile(images, (0.005, 0.995))
     return np.clip(2 * (images - low) / max(high - low, 1e-6) - 1, -1, 1)
-
-
-def _read_json(file):
-    try:
-        content = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{file} is damaged ({error}); put it right, or use a new --workdir") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{file} holds no JSON object; put it right, or use a new --workdir")
-    return content
-
-
-def _deciding(config):
-    """The leaves that decide the result: all but what watches, names or carries, and where the data lie."""
-    carrying = ("evaluators", "writers", "checkpoint", "log_every", "mesh", "experiment")
-    leaves = _leaves({key: value for key, value in config.items() if key not in carrying})
-    places = ("data_dir", "workers", "guesses.file", "guesses.data_dir")
-    elsewhere = ("config.graft.origin", "config.self_training.unlabelled.data_dir")
-    left_out = {*elsewhere, *(f"config.data.{place}" for place in places)}
-    # An empty list says what a key says that a config of before did not have.
-    return {key: value for key, value in leaves.items() if key not in left_out and value not in ([], ())}
-
-
-def _leaves(config, path="config"):
-    leaves = {}
-    for key, value in config.items():
-        nested = isinstance(value, dict) and value
-        leaves |= _leaves(value, f"{path}.{key}") if nested else {f"{path}.{key}": value}
-    return leaves
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that receives SIGTERM or SIGINT; the second one ends the process at once."""
-    received: list[int] = []
-
-    def note(number, frame):
-        del frame
-        received.append(number)
-        signal.signal(number, before[number])
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

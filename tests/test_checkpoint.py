@@ -337,6 +337,7 @@ def test_a_save_that_was_cut_short_does_not_count(saved):
 
 def test_a_position_of_another_step_is_refused(saved):
     (saved / "checkpoints" / "2" / "feed" / "metadata").write_text('{"next_batch": 5}')
+    (saved / "checkpoints" / "2" / "digests.json").unlink()
     keeper = reopened(saved)
     with pytest.raises(RunError, match="belongs to step 2 but its data position is 5"):
         keeper.restore(2, described(state(0)))

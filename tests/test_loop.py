@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from configs import simsiam_fashion_mnist
-from ssl_jax import build, loop
+from ssl_jax import build, loop, run_folder
 from ssl_jax.types import UsageError
 
 CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[1] / "configs").glob("[!_]*.py"))
@@ -47,15 +47,15 @@ def test_a_tag_that_weights_and_biases_would_refuse(tag):
 def test_a_run_goes_on_under_another_name_or_without_one(tmp_path):
     told = config()
     untold = {key: value for key, value in told.items() if key != "experiment"}
-    loop.claim(tmp_path, untold)
-    loop.claim(tmp_path, told)
-    loop.claim(tmp_path, config(group="another", tags=()))
+    run_folder.claim(tmp_path, untold)
+    run_folder.claim(tmp_path, told)
+    run_folder.claim(tmp_path, config(group="another", tags=()))
     assert json.loads((tmp_path / "config.json").read_text())["experiment"]["group"] == "another"
-    loop.claim(tmp_path, untold)
+    run_folder.claim(tmp_path, untold)
     with pytest.raises(UsageError, match=r"config\.seed is 0 there, 1 here"):
-        loop.claim(tmp_path, {**told, "seed": 1})
+        run_folder.claim(tmp_path, {**told, "seed": 1})
 
 
 def test_an_empty_list_says_what_an_absent_key_says():
     before, empty, filled = ({"data": {"name": "digits", **more}} for more in ({}, {"without": []}, {"without": ["8"]}))
-    assert loop._deciding(before) == loop._deciding(empty) != loop._deciding(filled)
+    assert run_folder._deciding(before) == run_folder._deciding(empty) != run_folder._deciding(filled)

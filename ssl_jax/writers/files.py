@@ -82,7 +82,7 @@ class FilesWriter:
         path = self._run.folder / "arrays.npz"
         if path.exists():
             with log.writing(path):
-                with np.load(path) as stored:
+                with np.load(path, allow_pickle=False) as stored:
                     names = [name for name in stored.files if not name.startswith("step/")]
                     for name in names:
                         if first > 0 and stored[f"step/{name}"] <= first:

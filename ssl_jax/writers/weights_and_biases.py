@@ -1,12 +1,17 @@
 """A run on Weights & Biases, online or kept for later; wandb is imported when a run starts."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
 import os
 import pathlib
+import queue
 import secrets
-from collections.abc import Mapping
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -14,14 +19,18 @@ import numpy as np
 from ssl_jax import log, types
 
 _LATE_STEPS = 4
+_INIT_SECONDS, _FINISH_SECONDS = 20.0, 60.0
+_MOST_WAITING = 2000
+"""Calls that may wait for Weights & Biases; what comes on top is not sent, or a hanging one would fill the memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WandB:
     """Weights & Biases: config, curves, pictures, summary, alarms as alerts; the same run id in every resume.
 
-    Starting raises `types.UsageError` where wandb is not installed. `"online"` without a key goes on offline and says
-    so. Weights & Biases takes no step twice: an online run that goes back to a checkpoint keeps its first values there.
+    Starting raises `types.UsageError` where wandb is not installed. `"online"` without a key, or where nobody answers,
+    goes on offline and says so. Weights & Biases takes no step twice: an online run that goes back to a checkpoint
+    keeps its first values there.
 
     Below `wandb agent` the run is the sweep's: its id and project are the agent's, and a folder that holds another run
     of Weights & Biases is a `types.UsageError`. The notes of a run name the paper of the config's `experiment`.
@@ -54,25 +63,41 @@ class WandB:
                 "W&B has no API key here, so this run is kept offline; to send it later: "
                 f"wandb login && wandb sync {run.folder}/wandb/offline-run-*-{run_id}"
             )
+        arguments = {
+            # In a sweep wandb takes both from its agent, and warns where they are given.
+            "project": None if sweep else self.project,
+            "id": None if sweep else run_id,
+            "group": self.group or experiment.get("group") or None,
+            "tags": self.tags or tuple(experiment.get("tags", ())),
+            "notes": experiment.get("paper") or None,
+            "name": self.name or None,
+            "resume": "allow",
+            "dir": run.folder,
+            "config": log.plain(run.config),
+            "settings": wandb.Settings(
+                init_timeout=_INIT_SECONDS, finish_timeout=_FINISH_SECONDS, finish_timeout_raises=True
+            ),
+        }
+        send = f"wandb sync {run.folder}/wandb/{{}}run-*-{run_id}"
         try:
-            started = wandb.init(
-                # In a sweep wandb takes both from its agent, and warns where they are given.
-                project=None if sweep else self.project,
-                id=None if sweep else run_id,
-                mode=mode,
-                group=self.group or experiment.get("group") or None,
-                tags=self.tags or tuple(experiment.get("tags", ())),
-                notes=experiment.get("paper") or None,
-                name=self.name or None,
-                resume="allow",
-                dir=run.folder,
-                config=log.plain(run.config),
+            started = wandb.init(mode=mode, **arguments)
+        except (wandb.Error, TimeoutError) as error:
+            reason = " ".join(str(error).split())
+            if mode == "offline":
+                raise types.RunError(f"W&B did not start ({reason}): leave the writer out") from error
+            mode = "offline"
+            log.say(
+                f"W&B does not answer ({reason}), so this run is kept offline; "
+                f"to send it later: {send.format('offline-')}"
             )
-        except wandb.Error as error:
-            raise types.RunError(
-                f"W&B did not start ({error}): try again, or set the writer's mode to offline"
-            ) from error
-        return WandBWriter(started, make_image=wandb.Image)
+            try:
+                wandb.teardown()  # or its process would hold the run's id
+                started = wandb.init(mode=mode, **arguments)
+            except (wandb.Error, TimeoutError) as offline:
+                reason = " ".join(str(offline).split())
+                raise types.RunError(f"W&B did not start ({reason}): leave the writer out") from offline
+        send = send.format("offline-" if mode == "offline" else "")
+        return WandBWriter(started, make_image=wandb.Image, tear_down=wandb.teardown, send=send)
 
 
 def _run_id(folder: pathlib.Path, given: str | None) -> str:
@@ -98,14 +123,24 @@ class WandBWriter:
     """What `WandB` starts; `arrays` are not sent.
 
     Weights & Biases drops what comes for an earlier step than its newest, while training metrics are fetched late: rows
-    wait here until no earlier one can come.
+    wait here until no earlier one can come. Everything is handed over by a thread of its own, so that no training waits
+    for it, and whatever fails there costs the run a sentence and nothing else: the run folder holds the same numbers.
     """
 
-    def __init__(self, started: Any, *, make_image: Any):
-        self._started = started
-        self._make_image = make_image
+    def __init__(self, started: Any, *, make_image: Any, tear_down: Callable[[], None], send: str):
+        """Args:
+        started: what `wandb.init` gave.
+        make_image: from uint8 [h, w, 3] to what its `log` takes.
+        tear_down: ends what wandb runs beside this process.
+        send: the command that sends what was kept on this machine.
+        """
+        self._started, self._make_image, self._tear_down, self._send_later = started, make_image, tear_down, send
         self._rows: dict[int, dict[str, Any]] = {}
         self._flush_at = math.inf
+        self._said: set[str] = set()
+        self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(_MOST_WAITING)
+        self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+        self._thread.start()
 
     def progress(self, step: int) -> None:
         if step >= self._flush_at:
@@ -115,20 +150,33 @@ class WandBWriter:
         self._row(step, {name: float(value) for name, value in values.items()})
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        self._row(step, {name: self._make_image(picture) for name, picture in images.items()})
+        self._row(step, images)
 
     def arrays(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Nothing: the run folder holds them."""
 
     def alarm(self, step: int, sentence: str) -> None:
-        self._started.alert(title=f"alarm at step {step}", text=sentence, level="WARN")
+        self._hand_over(lambda: self._started.alert(title=f"alarm at step {step}", text=sentence, level="WARN"))
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        self._started.summary.update(log.plain(values))
+        plain = log.plain(values)
+        self._hand_over(lambda: self._started.summary.update(plain))
 
     def close(self) -> None:
+        """Sends the rest; after `_FINISH_SECONDS` and a little it gives up and says how to send it later."""
+        until = time.monotonic() + _FINISH_SECONDS + 5
         self._send(math.inf)
-        self._started.finish()
+        for call in (self._started.finish, None):
+            with contextlib.suppress(queue.Full):
+                self._waiting.put(call, timeout=max(until - time.monotonic(), 0.01))
+        self._thread.join(max(until - time.monotonic(), 0.01))
+        if self._thread.is_alive():
+            self._say_once("it took too long")
+            _kill_service()
+            # wandb would do so when Python ends, without a limit and with a traceback.
+            ending = threading.Thread(target=self._try, args=(self._tear_down,), daemon=True)
+            ending.start()
+            ending.join(5)
 
     def _row(self, step: int, values: Mapping[str, Any]) -> None:
         self._rows.setdefault(step, {}).update(values)
@@ -136,5 +184,45 @@ class WandBWriter:
 
     def _send(self, until: float) -> None:
         for step in sorted(step for step in self._rows if step <= until):
-            self._started.log(self._rows.pop(step), step=step)
+            row = self._rows.pop(step)
+            self._hand_over(lambda row=row, step=step: self._log(row, step))
         self._flush_at = min(self._rows) + _LATE_STEPS if self._rows else math.inf
+
+    def _log(self, row: Mapping[str, Any], step: int) -> None:
+        pictures = {name: self._make_image(value) for name, value in row.items() if isinstance(value, np.ndarray)}
+        self._started.log({**row, **pictures}, step=step)
+
+    def _hand_over(self, call: Callable[[], None] | None) -> None:
+        try:
+            self._waiting.put_nowait(call)
+        except queue.Full:
+            self._say_once(f"{_MOST_WAITING} calls wait")
+
+    def _work(self) -> None:
+        while (call := self._waiting.get()) is not None:
+            self._try(call)
+
+    def _try(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:
+            self._say_once(" ".join(f"{type(error).__name__}: {error}".split()))
+
+    def _say_once(self, reason: str) -> None:
+        if not self._said:
+            log.say(
+                f"W&B does not take all of this run ({reason}); the run folder has everything, and what W&B kept here "
+                f"goes with: {self._send_later}"
+            )
+        self._said.add(reason)
+
+
+def _kill_service() -> None:
+    """Kills the process that wandb runs beside this one, which hangs, so that nothing waits for it."""
+    for children in pathlib.Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            try:
+                if b"wandb-core" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGKILL)
+            except (FileNotFoundError, ProcessLookupError):
+                continue

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import struct
+import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -147,3 +149,105 @@ def test_in_a_sweep_the_run_is_the_agents(tmp_path, monkeypatch, make_run):
     monkeypatch.delenv("WANDB_RUN_ID")
     asked = given_to_wandb(monkeypatch, weights_and_biases.WandB(), make_run())
     assert (asked["id"], asked["project"]) == ("agent456", "ssl_jax")
+
+
+class Started:
+    """A run of W&B whose calls wait until `answers` is set."""
+
+    def __init__(self, answers=None, fails=None):
+        self.answers, self.fails, self.calls = answers or threading.Event(), fails, []
+        self.summary = SimpleNamespace(update=lambda values: self.call("summary", values))
+
+    def call(self, *words):
+        self.answers.wait(60)
+        if self.fails:
+            raise self.fails
+        self.calls.append(words)
+
+    def log(self, row, step):
+        self.call("log", step, row)
+
+    def alert(self, **words):
+        self.call("alert", words["text"])
+
+    def finish(self):
+        self.call("finish")
+
+
+def writer_of(started, torn=None):
+    return weights_and_biases.WandBWriter(
+        started, make_image=lambda picture: ("image", picture.shape), tear_down=(torn or []).clear, send="wandb sync X"
+    )
+
+
+def test_everything_arrives_in_order_behind_the_training(counts):
+    answers = threading.Event()
+    started = Started(answers)
+    writer = writer_of(started)
+    began = time.monotonic()
+    for step in range(1, 21):
+        writer.scalars(step, {**counts(step), "train/loss": 1.0})
+        writer.progress(step)
+    writer.images(20, {"grid": np.zeros((2, 3, 3), np.uint8)})
+    writer.alarm(20, "it collapsed")
+    writer.summary({"knn": 0.5})
+    assert time.monotonic() - began < 5 and not started.calls, "the training does not wait"
+    answers.set()
+    writer.close()
+    assert [words[1] for words in started.calls if words[0] == "log"] == list(range(1, 21))
+    assert started.calls[-1] == ("finish",)
+    assert ("alert", "it collapsed") in started.calls and ("summary", {"knn": 0.5}) in started.calls
+    assert [
+        row["grid"] for name, step, *rest in started.calls[:-1] if name == "log" and step == 20 for row in rest
+    ] == [("image", (2, 3, 3))]
+
+
+def test_one_that_hangs_is_given_up_and_said_once(monkeypatch, capsys, counts):
+    monkeypatch.setattr(weights_and_biases, "_FINISH_SECONDS", -4.0)
+    monkeypatch.setattr(weights_and_biases, "_MOST_WAITING", 10)
+    killed = []
+    monkeypatch.setattr(weights_and_biases, "_kill_service", lambda: killed.append(True))
+    started, torn = Started(), ["there"]
+    writer = writer_of(started, torn)
+    began = time.monotonic()
+    for step in range(1, 101):
+        writer.scalars(step, counts(step))
+        writer.progress(step)
+    writer.close()
+    assert time.monotonic() - began < 10 and not started.calls and not torn and killed
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "10 calls wait" in line and line.endswith("goes with: wandb sync X")
+    started.answers.set()
+
+
+def test_a_call_that_fails_costs_a_sentence_and_no_training(capsys, counts):
+    answers = threading.Event()
+    answers.set()
+    writer = writer_of(Started(answers, fails=OSError("no route\nto it")))
+    for step in range(1, 11):
+        writer.scalars(step, counts(step))
+        writer.progress(step)
+    writer.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "(OSError: no route to it)" in line and "wandb sync X" in line
+
+
+def test_nobody_who_answers_means_offline(monkeypatch, capsys, tmp_path, make_run):
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed: pip install wandb to run this test")
+    asked, torn = [], []
+
+    def init(*, mode, **arguments):
+        asked.append(mode)
+        assert arguments["settings"].init_timeout <= 30 and 0 < arguments["settings"].finish_timeout <= 60
+        if mode == "online":
+            raise wandb.errors.CommError("context deadline exceeded\nwhile retrying")
+        return Started()
+
+    monkeypatch.setattr(wandb, "login", lambda **words: True)
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "teardown", lambda: torn.append(len(asked)))
+    weights_and_biases.WandB(mode="online").start(make_run())
+    assert asked == ["online", "offline"] and torn == [1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "does not answer (context deadline exceeded while retrying), so this run is kept offline" in line
+    assert f"wandb sync {tmp_path}/wandb/offline-run-*-{(tmp_path / 'wandb_id.txt').read_text().strip()}" in line
