@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,8 +41,10 @@ class Output:
             facts: what else the record says.
 
         Raises:
-            UsageError: for a file of that name that no earlier call wrote.
+            UsageError: for a file of that name that no earlier call wrote, or a folder that is a link to elsewhere.
         """
+        for file in {*files, *self.earlier}:
+            self._refuse_elsewhere(file)
         for file in files:
             if file not in self.earlier and (self.folder / file).exists():
                 raise UsageError(f"{self.folder / file} is not this script's: move it away or give another --out")
@@ -62,9 +65,15 @@ class Output:
         """Says in the record that all is there."""
         self._record({**facts, "finished": True, "files": list(files)})
 
+    def _refuse_elsewhere(self, file):
+        parent = (self.folder / file).parent
+        if not parent.resolve().is_relative_to(self.folder.resolve()):
+            raise UsageError(f"{parent} is a link to elsewhere: remove it or give another --out")
+
     def _record(self, facts):
         text = json.dumps(log.plain({"script": self.script, **facts}), indent=1, allow_nan=False, ensure_ascii=False)
-        log.replace(self.folder / self.record, text + "\n")
+        # Half a surrogate, as names may have, is written as the escape that JSON has for it.
+        log.replace(self.folder / self.record, text.encode(errors="backslashreplace") + b"\n")
 
 
 def claim(folder: pathlib.Path, record: str, script: str) -> Output:
@@ -79,14 +88,23 @@ def claim(folder: pathlib.Path, record: str, script: str) -> Output:
     if folder.is_dir() and any(folder.iterdir()):
         try:
             found = json.loads((folder / record).read_text(encoding="utf-8"))
-            earlier = [str(file) for file in found["files"]] if found["script"] == script else None
-        except (OSError, ValueError, KeyError, TypeError):
+            # What lies elsewhere no earlier call wrote, whoever wrote the record.
+            earlier = [file for file in found["files"] if inside(file)] if found["script"] == script else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             earlier = None
         if earlier is None:
             raise UsageError(f"--out={folder} is not empty and holds no {record} of {script}: give a new folder")
-    inside = [file for file in earlier if not pathlib.PurePath(file).is_absolute() and ".." not in file.split("/")]
     said = {name: value for name, value in found.items() if name not in ("script", "finished", "files")}
-    return Output(folder, record, script, frozenset(inside), said)
+    return Output(folder, record, script, frozenset(earlier), said)
+
+
+def inside(file: object) -> bool:
+    """Whether an entry of a record, which may be anybody's, is a path that stays below its folder."""
+    try:
+        parts = [os.fsencode(part) for part in file.split("/")] if isinstance(file, str) and "\0" not in file else [b""]
+    except UnicodeEncodeError:  # no file system has such a name
+        return False
+    return all(part not in (b"", b".", b"..") and len(part) <= 255 for part in parts)
 
 
 def picture(image: np.ndarray, suffix: str = ".png") -> bytes:

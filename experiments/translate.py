@@ -27,7 +27,7 @@ from absl import flags
 
 from experiments import command, output
 from ssl_jax import log, sheet, translator
-from ssl_jax.data import folder, pictures
+from ssl_jax.data import paths, pictures
 from ssl_jax.types import RunError, UsageError
 
 RUN = flags.DEFINE_string("run", "", "The run folder of a CycleGAN.")
@@ -55,7 +55,7 @@ def main(arguments):
     command.refuse_stray_words(arguments)
     _check_flags()
     root = pathlib.Path(INPUT.value)
-    files = {folder.text(path.relative_to(root).as_posix()): path for path in pictures.find(root)}
+    files = paths.keyed(root, pictures.find(root))
     out = output.claim(pathlib.Path(OUT.value), RECORD, "experiments.translate")
     forth, back = _translators()
     settings = {
@@ -170,6 +170,8 @@ def _facts(forth):
 def _rows(out, names):
     """For each picture, those of earlier calls included, where its translation is to lie."""
     earlier = out.found.get("pictures", ()) if out.earlier else ()
+    if not _sound(earlier):
+        raise UsageError(f"{out.folder / RECORD} is damaged: give another --out, or add --overwrite")
     rows = {row["picture"]: row for row in earlier}
     suffix = f".{FORMAT.value}"
     taken = [*out.earlier, *_files(rows), SIDE_BY_SIDE, RECORD]
@@ -179,10 +181,18 @@ def _rows(out, names):
     if CYCLE.value:
         taken += _files(rows)
         fresh = [name for name in names if "back" not in rows[name]]
-        paths = output.image_names([f"{BACK}/{rows[name]['translated']}" for name in fresh], taken, suffix)
-        for name, path in zip(fresh, paths, strict=True):
+        targets = output.image_names([f"{BACK}/{rows[name]['translated']}" for name in fresh], taken, suffix)
+        for name, path in zip(fresh, targets, strict=True):
             rows[name] = rows[name] | {"back": path}
     return rows
+
+
+def _sound(rows):
+    """Whether a record's rows are such as this script writes, with every file below its folder."""
+    if not isinstance(rows, list | tuple) or not all(isinstance(row, dict) for row in rows):
+        return False
+    named = all(isinstance(row.get("picture"), str) and "translated" in row for row in rows)
+    return named and all(output.inside(row[part]) for row in rows for part in ("translated", "back") if part in row)
 
 
 def _files(rows):
@@ -208,11 +218,15 @@ def _modified_ns(path):
         return None
 
 
-def _translated(out, rows, forth, back, root, paths):
+def _translated(out, rows, forth, back, root, waiting):
     """Writes the translations and adds what they are to the rows; returns the names of those left out."""
     left_out, suffix = [], f".{FORMAT.value}"
     bar = tqdm.tqdm(
-        pictures.read(paths, root, forth.channels), total=len(paths), desc="translating", unit=" pictures", disable=None
+        pictures.read(waiting, root, forth.channels),
+        total=len(waiting),
+        desc="translating",
+        unit=" pictures",
+        disable=None,
     )
     for name, picture in bar:
         try:
@@ -255,11 +269,11 @@ def _resized(picture, size_px):
     return np.asarray(whole).reshape(whole.height, whole.width, picture.shape[-1])
 
 
-def _side_by_side(out, rows, root, paths):
+def _side_by_side(out, rows, root, shown):
     """A row a picture: it, its translation and, where there is one, the way back, each fitted into one frame."""
     parts = ("translated", "back") if CYCLE.value else ("translated",)
     cells = []
-    for name, picture in pictures.read(paths, root, 3):
+    for name, picture in pictures.read(shown, root, 3):
         files = [out.folder / rows[name][part] for part in parts]
         images = [picture, *(made for _, made in pictures.read(files, out.folder, 3))]
         # What was there already is read here for the first time, and may have been spoilt.

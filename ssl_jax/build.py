@@ -6,17 +6,25 @@ keys are that callable's own arguments. Nothing is registered anywhere, so a dea
 
 import dataclasses
 import difflib
+import fnmatch
 import importlib
 import inspect
 import json
 import pathlib
 import re
-import types as python_types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ssl_jax import annotations
 from ssl_jax.types import Steps, UsageError
+
+_DEEPEST = 64
+# What these do when they are called is no part of a training, and the config of a run folder may be anybody's.
+_ACTING = (
+    *("data.prepare.*", "data.tfrecord.*", "data.write.*", "*.ensure", "*.convert", "*.join_processes"),
+    *("journal.*", "log.*", "lost_processes.*", "process.*", "quiet.*", "report*", "run_folder.*", "run_lock.*"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +55,13 @@ class Clock:
         match = re.fullmatch(r"([0-9]*\.?[0-9]+) ?(steps?|epochs?|[kM]?images|%|)", str(value).strip())
         if not match:
             raise UsageError(
-                f'{path}={value!r} is not a duration: write steps (5000), "800 epochs", "25 Mimages" or "5 %"'
+                f'{path}={_shown(value)} is not a duration: write steps (5000), "800 epochs", "25 Mimages" or "5 %"'
             )
         amount, unit = float(match[1]), match[2].rstrip("s")
         if unit == "%" and self.total_steps is None:
-            raise UsageError(f'{path}={value!r}: the whole cannot be a share of itself; write steps or "800 epochs"')
+            raise UsageError(
+                f'{path}={_shown(value)}: the whole cannot be a share of itself; write steps or "800 epochs"'
+            )
         one = {
             "": 1.0,
             "step": 1.0,
@@ -61,7 +71,11 @@ class Clock:
             "Mimage": 1e6 / self.batch_size,
             "%": (self.total_steps or 0) / 100,
         }
-        return max(round(amount * one[unit]), 1 if amount else 0)
+        steps = amount * one[unit]
+        # They are counted on the device as int32.
+        if steps > 2**31 - 1:
+            raise UsageError(f"{path}={_shown(value)} comes to {steps:.3g} steps, and {2**31 - 1:,} are the most")
+        return max(round(steps), 1 if amount else 0)
 
 
 def clock_of(folder: pathlib.Path) -> Clock:
@@ -71,10 +85,13 @@ def clock_of(folder: pathlib.Path) -> Clock:
         UsageError: for a run folder without a sound one.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text())
-        batch_size = summary["batch_size"]
-        return Clock(summary["steps_per_epoch"] * batch_size, batch_size, summary["total_steps"])
-    except (OSError, ValueError, KeyError) as error:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        counts = [summary[name] for name in ("batch_size", "steps_per_epoch", "total_steps")]
+        if not all(type(count) is int and 0 <= count < 2**31 for count in counts):
+            raise ValueError(f"counts of {counts}")
+        batch_size, steps_per_epoch, total_steps = counts
+        return Clock(steps_per_epoch * batch_size, max(batch_size, 1), total_steps)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{folder} has no sound summary.json: train it with the writer `files`") from error
 
 
@@ -131,36 +148,50 @@ def section(value: Mapping[str, Any], path: str, clock: Clock | None = None) -> 
 
 
 def normalised(value: Any) -> Any:
-    """The same config as plain dicts and tuples, as a file or JSON may have lists instead."""
+    """The same config as plain dicts and tuples, as a file or JSON may have lists instead.
+
+    Raises:
+        UsageError: for sections or lists that lie more than 64 deep in each other.
+    """
+    return _normalised(value, _DEEPEST)
+
+
+def _normalised(value, levels):
+    if not levels:
+        raise UsageError(f"the config has sections or lists more than {_DEEPEST} deep in each other: take them out")
     if isinstance(value, Mapping):
-        return {str(key): normalised(item) for key, item in value.items()}
-    return tuple(normalised(item) for item in value) if isinstance(value, list | tuple) else value
+        return {str(key): _normalised(item, levels - 1) for key, item in value.items()}
+    return tuple(_normalised(item, levels - 1) for item in value) if isinstance(value, list | tuple) else value
 
 
 def _construct(value, hint, path, clock):
-    if _is_steps(hint) and value is not None:
+    if annotations.is_steps(hint) and value is not None:
         if clock is None and not isinstance(value, int):
-            raise UsageError(f"{path}={value!r}: no data set is at hand here to measure it by; write steps")
+            raise UsageError(f"{path}={_shown(value)}: no data set is at hand here to measure it by; write steps")
         return value if clock is None else clock.steps(value, path)
-    if isinstance(value, tuple) and any(_is_steps(kind) for kind in typing.get_args(hint)):
+    if isinstance(value, tuple) and any(annotations.is_steps(kind) for kind in typing.get_args(hint)):
         return tuple(_construct(item, Steps, f"{path}[{place}]", clock) for place, item in enumerate(value))
     if not isinstance(value, Mapping):
         return value
     if "type" not in value:
         inner = typing.get_args(hint)[1]
-        return {key: _construct(item, inner, f"{path}.{key}", clock) for key, item in value.items()}
+        return {key: _construct(item, inner, _below(path, key), clock) for key, item in value.items()}
     target = _resolve(value["type"], path)
     hints = _hints(target)
     keywords = {
-        key: _construct(item, hints[key], f"{path}.{key}", clock) for key, item in value.items() if key != "type"
+        key: _construct(item, hints[key], _below(path, key), clock) for key, item in value.items() if key != "type"
     }
     for key, item in keywords.items():
-        _check_built(item, hints[key], f"{path}.{key}")
+        _check_built(item, hints[key], _below(path, key))
     try:
         return target(**keywords)
     except UsageError as error:
-        message = str(error)
+        message = _one_line(error)
         raise UsageError(message if message.startswith("config.") else f"{path}: {message}") from error
+    # AttributeError: an object of another kind than the constructor uses.
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        raise UsageError(f"{path}: {value['type']} takes no such values ({reason})") from error
 
 
 def _check(value, hint, path):
@@ -170,17 +201,17 @@ def _check(value, hint, path):
             target = _resolve(value["type"], path)
             rest = {key: item for key, item in value.items() if key != "type"}
             _check_arguments(rest, inspect.signature(target).parameters, _hints(target), path, value["type"])
-            if hint is not Any and not _may_be_object(hint):
-                raise UsageError(f"{path} is {value['type']!r}, but should be {_words(hint)}")
-        elif typing.get_origin(hint) in (dict, _ABC_MAPPING):
+            if hint is not Any and not annotations.may_be_object(hint):
+                raise UsageError(f"{path} is {_shown(value['type'])}, but should be {annotations.words(hint)}")
+        elif typing.get_origin(hint) in (dict, annotations.MAPPING):
             for key, item in value.items():
-                _check(item, typing.get_args(hint)[1], f"{path}.{key}")
-        elif not _may_be_object(hint):
-            raise UsageError(f"{path} is a section, but should be {_words(hint)}")
+                _check(item, typing.get_args(hint)[1], _below(path, key))
+        elif not annotations.may_be_object(hint):
+            raise UsageError(f"{path} is a section, but should be {annotations.words(hint)}")
         else:
             raise UsageError(f'{path} needs a `type`, such as "augment.Crop"')
-    elif not _fits(value, hint):
-        raise UsageError(f"{path}={value!r} should be {_words(hint)}")
+    elif not annotations.fits(value, hint):
+        raise UsageError(f"{path}={_shown(value)} should be {annotations.words(hint)}")
 
 
 def _check_arguments(values, parameters, hints, path, name):
@@ -189,7 +220,7 @@ def _check_arguments(values, parameters, hints, path, name):
         if key not in parameters:
             near = difflib.get_close_matches(key, parameters, 1, 0.5)
             advice = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(parameters))}"
-            raise UsageError(f"{path}.{key}: {name} has no argument {key!r}; {advice}")
+            raise UsageError(f"{_below(path, key)}: {name} has no argument {_shown(key)}; {advice}")
     missing = [
         key
         for key, p in parameters.items()
@@ -198,54 +229,47 @@ def _check_arguments(values, parameters, hints, path, name):
     if missing:
         raise UsageError(f"{path}: {name} needs {', '.join(missing)}")
     for key, item in values.items():
-        _check(item, hints.get(key, Any), f"{path}.{key}")  # an unannotated argument takes anything
+        _check(item, hints.get(key, Any), _below(path, key))  # an unannotated argument takes anything
 
 
 def _check_built(value, hint, path):
     """Raises UsageError unless an object made from a section is what its place asks for; literals were checked."""
-    if typing.get_origin(hint) in (dict, _ABC_MAPPING):
+    if typing.get_origin(hint) in (dict, annotations.MAPPING):
         for key, item in value.items():
-            _check_built(item, typing.get_args(hint)[1], f"{path}.{key}")
+            _check_built(item, typing.get_args(hint)[1], _below(path, key))
         return
     literal = isinstance(value, (int, float, str, tuple, type(None))) and not hasattr(value, "_fields")
-    if not literal and not any(_is_a(value, kind) for kind in _members(hint)):
-        raise UsageError(f"{path} is {type(value).__name__}, but should be {_words(hint)}")
-
-
-def _is_a(value, kind):
-    if kind is Any:
-        return True
-    if typing.get_origin(kind) is _ABC_CALLABLE:
-        return callable(value)
-    if getattr(kind, "_is_protocol", False):
-        members = [name for name in (*vars(kind), *kind.__annotations__) if not name.startswith("_")]
-        return all(hasattr(value, name) for name in members) and (callable(value) or "__call__" not in vars(kind))
-    return inspect.isclass(kind) and isinstance(value, kind)
+    if not literal and not any(annotations.is_a(value, kind) for kind in annotations.members(hint)):
+        raise UsageError(f"{path} is {type(value).__name__}, but should be {annotations.words(hint)}")
 
 
 def _resolve(path, place):
     if not isinstance(path, str) or "." not in path:
-        raise UsageError(f'{place}.type={path!r} is not an import path below ssl_jax, such as "augment.Crop"')
+        raise UsageError(f'{place}.type={_shown(path)} is not an import path below ssl_jax, such as "augment.Crop"')
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(f"ssl_jax.{module_name}")
     except ModuleNotFoundError as error:
         if error.name is None or not f"ssl_jax.{module_name}".startswith(error.name):
             raise UsageError(
-                f"{place}.type={path!r} needs the Python package {error.name!r}, which is not installed: "
+                f"{place}.type={_shown(path)} needs the Python package {error.name!r}, which is not installed: "
                 "`pip install -e .` installs all that this project needs"
             ) from error
         near = difflib.get_close_matches(module_name, _modules_that_define(name), 1, 0.0)
         advice = f"did you mean {f'{near[0]}.{name}'!r}?" if near else f"there is no module ssl_jax.{module_name}"
-        raise UsageError(f"{place}.type={path!r}: {advice}") from error
+        raise UsageError(f"{place}.type={_shown(path)}: {advice}") from error
     target = getattr(module, name, None)
+    # By the place of its definition as well, since one module may import it from another.
+    defined = f"{getattr(target, '__module__', module_name)}.{name}".removeprefix("ssl_jax.")
+    if any(fnmatch.fnmatchcase(each, pattern) for each in (path, defined) for pattern in _ACTING):
+        raise UsageError(f"{place}.type={_shown(path)} is no part that a config can name: it acts when it is called")
     if not callable(target) or name.startswith("_"):
         own = [n for n, item in vars(module).items() if getattr(item, "__module__", None) == module.__name__]
         names = [n for n in own if callable(vars(module)[n]) and not n.startswith("_")]
         near = difflib.get_close_matches(name, names, 1, 0.5)
         there = f"ssl_jax.{module_name} has {', '.join(sorted(names)) or 'nothing to build'}"
         advice = f"did you mean {f'{module_name}.{near[0]}'!r}?" if near else there
-        raise UsageError(f"{place}.type={path!r}: {advice}")
+        raise UsageError(f"{place}.type={_shown(path)}: {advice}")
     return target
 
 
@@ -262,57 +286,18 @@ def _hints(target):
     return {key: hints.get(key, Any) for key in (*inspect.signature(target).parameters, *hints)}
 
 
-_ABC_MAPPING, _ABC_CALLABLE = typing.get_origin(typing.Mapping), typing.get_origin(typing.Callable)
+def _below(path, key):
+    """The dotted path of a key; one that would not show as it is in a line is quoted."""
+    return f"{path}.{key}" if key.isprintable() and len(key) <= 100 else f"{path}.{_shown(key)}"
 
 
-def _members(hint):
-    union = typing.get_origin(hint) in (typing.Union, python_types.UnionType)
-    return typing.get_args(hint) if union else (hint,)
+def _shown(value):
+    """A value in a line, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text):,} characters)"
 
 
-def _is_steps(hint):
-    return Steps in _members(hint)
-
-
-def _may_be_object(hint):
-    return any(
-        kind is Any
-        or (inspect.isclass(kind) and kind not in (int, float, str, bool, tuple, type(None)))
-        or typing.get_origin(kind) is _ABC_CALLABLE
-        for kind in _members(hint)
-        if typing.get_origin(kind) not in (tuple, typing.Literal)
-    )
-
-
-def _fits(value, hint):
-    for kind in _members(hint):
-        origin, inner = typing.get_origin(kind), typing.get_args(kind)
-        if kind is Any or (kind is type(None) and value is None):
-            return True
-        if origin is typing.Literal and any(value == choice and type(value) is type(choice) for choice in inner):
-            return True
-        if kind is Steps and isinstance(value, int | str) and not isinstance(value, bool):
-            return True
-        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return True
-        if kind in (str, bool) and isinstance(value, kind):
-            return True
-        if kind is int and isinstance(value, int) and not isinstance(value, bool):
-            return True
-        if origin is tuple and isinstance(value, tuple):
-            kinds = inner[:1] * len(value) if inner[1:] == (Ellipsis,) else inner
-            if len(kinds) == len(value) and all(_fits(v, k) for v, k in zip(value, kinds, strict=True)):
-                return True
-    return False
-
-
-def _words(hint):
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(repr(value) for value in typing.get_args(hint))
-    if _is_steps(hint):
-        return 'a duration: steps (5000), "800 epochs", "25 Mimages" or "5 %"'
-    if len(_members(hint)) > 1:
-        return " or ".join(_words(kind) for kind in _members(hint))
-    if hint is type(None):
-        return "None"
-    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint).replace("typing.", "")
+def _one_line(error):
+    """A constructor's words, cut where a long value stands in them."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 1000 else f"{text[:1000]}... ({len(text):,} characters)"

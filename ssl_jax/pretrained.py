@@ -9,7 +9,7 @@ from typing import Any, Literal
 import flax.traverse_util
 import numpy as np
 
-from ssl_jax import checkpoint, fingerprint, log
+from ssl_jax import archive, checkpoint, fingerprint, log
 from ssl_jax.types import RunError, TrainState, UsageError
 
 FILE_SUFFIXES = (".npz", ".safetensors")
@@ -82,9 +82,12 @@ def run_config(folder: pathlib.Path) -> dict[str, Any]:
         raise UsageError(f"there is no run folder or file {folder}: give the --workdir of an experiments.train run")
     file = folder / "config.json"
     try:
-        config = json.loads(file.read_text())
-        config["method"]["type"], config["preprocess"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if not all(isinstance(config[name], dict) for name in ("method", "preprocess")):
+            raise ValueError("`method` and `preprocess` are no sections")
+        if not isinstance(config["method"]["type"], str):
+            raise ValueError("`method` has no type")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{folder} is no run folder (it has no sound config.json): give the --workdir of an experiments.train run"
         ) from error
@@ -189,8 +192,7 @@ def _read_file(path, name):
 
 
 def _npz(path):
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        arrays = dict(archive)
+    arrays = archive.read(path)
     return arrays, str(arrays.pop(_METADATA))
 
 

@@ -4,14 +4,22 @@ import html
 import importlib.util
 import json
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ssl_jax import charts, log, page, report_classification, report_curves, report_pictures, report_translation, types
+from ssl_jax import (
+    archive,
+    charts,
+    log,
+    page,
+    report_classification,
+    report_curves,
+    report_pictures,
+    report_translation,
+    types,
+)
 
 _ROW_NOTES = {
     "raw_pixels": "the image's own pixels, no network at all: what must be beaten",
@@ -33,6 +41,21 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise types.UsageError("a report needs matplotlib: pip install matplotlib")
+    try:
+        text = _page(folder)
+        text.encode()
+    # A value of another kind than a run writes there, found wherever it is first used.
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise types.RunError(
+            f"{folder} is damaged ({type(error).__name__}: {reason}): its files do not hold what a run writes there"
+        ) from error
+    path = folder / "report.html"
+    log.replace(path, text)
+    return path
+
+
+def _page(folder: pathlib.Path) -> str:
     config, summary = _read_json(folder / "config.json"), _read_json(folder / "summary.json")
     series, arrays, pictures = _series(folder), _read_arrays(folder), report_pictures.read(folder)
     if not (config or summary or series or arrays or pictures):
@@ -55,9 +78,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
         _environment(summary),
     ]
     body = "\n".join(section for section in sections if section)
-    path = folder / "report.html"
-    log.replace(path, page.whole(title, body, styles=(report_pictures.STYLE,)))
-    return path
+    return page.whole(title, body, styles=(report_pictures.STYLE,))
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -88,10 +109,8 @@ def _read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
     try:
-        # Opened here, because numpy leaves a file open that it cannot read.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
+        return archive.read(path)
+    except ValueError as error:
         raise _damaged(path, error) from None
 
 
@@ -120,8 +139,8 @@ def _facts(config: Mapping[str, Any], summary: Mapping[str, Any], folder: pathli
     if "step" in summary:
         epochs = summary["step"] / summary["steps_per_epoch"]
         facts.append(f"{summary['step']:,} of {summary['total_steps']:,} steps ({epochs:.4g} epochs)")
-        facts.append(f"batch {summary['batch_size']}")
-        facts.append(f"{summary['devices']} &times; {_text(summary['device_kind'])}")
+        facts.append(f"batch {_text(summary['batch_size'])}")
+        facts.append(f"{_text(summary['devices'])} &times; {_text(summary['device_kind'])}")
         facts.append(f"{log.duration(summary['wall_seconds'])} of wall time")
         facts.append(f"seed {_text(summary['seed'])}")
         facts.append(f"commit <code>{_text((summary['commit'] or 'unknown')[:12])}</code>")

@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from sklearn import datasets
 
 from ssl_jax.data import catalog, write
 
@@ -78,6 +77,8 @@ def ensure(data_dir: str = "") -> pathlib.Path:
     target = data_folder / NAME / write.VERSION
     if (target / catalog.INFO).is_file():
         return target
+    from sklearn import datasets  # a second of every start, and needed only once
+
     scans = datasets.load_digits()
     images = look_a(scans.images)
     others = look_b(images)

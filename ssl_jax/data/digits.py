@@ -10,7 +10,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from sklearn import datasets
 
 from ssl_jax.data import catalog, write
 
@@ -36,6 +35,8 @@ def ensure(data_dir: str = "") -> pathlib.Path:
     target = data_folder / NAME / write.VERSION
     if (target / catalog.INFO).is_file():
         return target
+    from sklearn import datasets  # a second of every start, and needed only once
+
     scans = datasets.load_digits()
     pixels = np.round(scans.images * 255 / 16).astype(np.uint8)
     parts = {"train": range(TRAIN_EXAMPLES), "test": range(TRAIN_EXAMPLES, len(pixels))}

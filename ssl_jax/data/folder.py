@@ -2,11 +2,13 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import io
 import os
 import pathlib
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -16,16 +18,24 @@ import PIL.ImageOps
 import tqdm
 
 from ssl_jax import types
-from ssl_jax.data import transforms
+from ssl_jax.data import headers, paths, transforms
+from ssl_jax.data.paths import image_like as image_like  # `pictures` finds these three here
+from ssl_jax.data.paths import shown
+from ssl_jax.data.paths import text as text
+from ssl_jax.data.paths import walk as walk
 
 Broken = Literal["fatal", "skip"]
 SPLIT_NAMES = ("train", "test", "val", "valid", "validation")
 # As TFDS's cycle_gan spells them.
 DOMAIN_SPLITS = ("trainA", "trainB", "testA", "testB", "valA", "valB")
 _DOMAIN_OF = {split.lower(): split for split in DOMAIN_SPLITS}
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 _ORIENTATION = 0x0112
+# Pictures of more pixels are decoded one at a time, so that a folder of them takes the memory of one.
+_LARGE_PX = 2**25
+_one_large = threading.Lock()
+# `headers.check_size` stands before every decoding here, with a bound that the user can move.
+PIL.Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,20 +109,22 @@ def scan(root: pathlib.Path) -> Listing:
         return _scan(root)
     except OSError as error:
         raise types.UsageError(
-            f"cannot read {error.filename or root} ({error.strerror}): change its permissions, or move it away"
+            f"cannot read {shown(error.filename or root)} ({error.strerror}): change its permissions, or move it away"
         ) from error
 
 
 def _scan(root: pathlib.Path) -> Listing:
     if not root.is_dir():
-        raise types.UsageError(f"{root} is not a folder: --images takes a folder of images or of class sub-folders")
-    loose, folders = _loose(root), _folders(root)
+        raise types.UsageError(
+            f"{shown(root)} is not a folder: --images takes a folder of images or of class sub-folders"
+        )
+    loose, folders = paths.loose(root), paths.folders(root)
     named = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
     rest = [folder for folder in folders if folder not in named]
     domains = _domains(root, loose, folders)
-    if not domains and rest and any(map(_folders, named)):
+    if not domains and rest and any(map(paths.folders, named)):
         raise types.UsageError(
-            f"{root} holds split folders ({_some(named)}) beside others ({_some(rest)}): "
+            f"{shown(root)} holds split folders ({_some(named)}) beside others ({_some(rest)}): "
             "move the others away, or rename the split folders if they are classes"
         )
     if domains:
@@ -123,7 +135,9 @@ def _scan(root: pathlib.Path) -> Listing:
         parts = [("train", root)]
     repeated = [name for name, count in collections.Counter(name for name, _ in parts).items() if count > 1]
     if repeated:
-        raise types.UsageError(f"{root} has several folders for split {repeated[0]!r}, which differ only in case")
+        raise types.UsageError(
+            f"{shown(root)} has several folders for split {repeated[0]!r}, which differ only in case"
+        )
     files, others = [], [] if parts[0][1] == root else list(loose)
     for split, folder in parts:
         for class_name, path in _walk_split(folder):
@@ -133,7 +147,10 @@ def _scan(root: pathlib.Path) -> Listing:
                 others.append(path)
         if not any(file.split == split for file in files):
             need = "both domains need some; " if split in DOMAIN_SPLITS[:2] else ""
-            raise types.UsageError(f"{folder} holds no images: {need}PNG, JPEG and WebP are read; {_holds(others)}")
+            raise types.UsageError(
+                f"{shown(folder)} holds no images: {need}PNG, JPEG and WebP are read; {_holds(others)}"
+            )
+    paths.keyed(root, [file.path for file in files])
     return Listing(root, tuple(sorted(files, key=lambda file: file.key)), tuple(sorted(others)))
 
 
@@ -143,11 +160,15 @@ def _domains(root: pathlib.Path, loose: Sequence[pathlib.Path], folders: Sequenc
     others = [path for path in folders if path.name.lower() not in _DOMAIN_OF] + list(filter(image_like, loose))
     if parts and others:
         some = _some([path for _, path in parts])
-        raise types.UsageError(f"{root} holds folders of domains ({some}) beside {_some(others)}: move the others away")
+        raise types.UsageError(
+            f"{shown(root)} holds folders of domains ({some}) beside {_some(others)}: move the others away"
+        )
     train = {split for split, _ in parts} & {"trainA", "trainB"}
     if len(train) == 1:
         missing = "trainB" if "trainA" in train else "trainA"
-        raise types.UsageError(f"{root} holds {train.pop()} and no {missing}: both domains need images to train on")
+        raise types.UsageError(
+            f"{shown(root)} holds {train.pop()} and no {missing}: both domains need images to train on"
+        )
     return parts
 
 
@@ -185,7 +206,7 @@ def inspect(listing: Listing, broken: Broken) -> tuple[list[Image], list[str]]:
     for split in dict.fromkeys(file.split for file in listing.files):
         if split not in left:
             raise types.UsageError(
-                f"every image of split {split!r} in {listing.root} is broken, such as {complaints[0]}"
+                f"every image of split {split!r} in {shown(listing.root)} is broken, such as {complaints[0]}"
             )
     return images, complaints
 
@@ -215,23 +236,32 @@ def content_hash(images: Sequence[Image]) -> str:
 
 
 def inspect_one(file: File) -> Image | str:
-    """What a file is, or a sentence that says what is wrong with it."""
+    """What a file is, or a sentence of one line that says what is wrong with it."""
     try:
+        headers.check_bytes(file.path.stat().st_size)
         data = file.path.read_bytes()
-        if _image_format(data[:16]) is None:
-            return f"{file.path}: neither PNG, JPEG nor WebP inside"
-        with PIL.Image.open(io.BytesIO(data)) as picture:
-            # Two decoders look at every file, since what each lets pass differs, and with their versions too.
-            picture.load()
-            turned = picture.getexif().get(_ORIENTATION, 1) in range(2, 9)
-            grey = picture.mode in _GREY_MODES
-            size = PIL.ImageOps.exif_transpose(picture).size if turned else picture.size
-        shape = transforms.decode(data, 1 if grey else 3).shape
+        if paths.image_format(data[:16]) is None:
+            raise ValueError("neither PNG, JPEG nor WebP inside")
+        height, width = headers.check(data)
+        with _one_large if height * width > _LARGE_PX else contextlib.nullcontext():
+            return _decoded(file, data)
     except Exception as error:  # Pillow's readers raise what they like on damaged files, from OSError to struct.error
-        return f"{file.path}: {error or type(error).__name__}"
-    width, height = size
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return f"{shown(file.path)}: {' '.join(reason.split()) or type(error).__name__}"
+
+
+def _decoded(file: File, data: bytes) -> Image:
+    # Two decoders look at every file, since what each lets pass differs, and with their versions too.
+    with PIL.Image.open(io.BytesIO(data)) as picture:
+        # It may read another size than `headers` does.
+        headers.check_size(*picture.size[::-1])
+        picture.load()
+        turned = picture.getexif().get(_ORIENTATION, 1) in range(2, 9)
+        grey = picture.mode in _GREY_MODES
+        width, height = PIL.ImageOps.exif_transpose(picture).size if turned else picture.size
+    shape = transforms.decode(data, 1 if grey else 3).shape
     if sorted(shape[:2]) != sorted((height, width)):
-        return f"{file.path}: its size reads as {shape[1]}x{shape[0]} by one decoder and {width}x{height} by another"
+        raise ValueError(f"its size reads as {shape[1]}x{shape[0]} by one decoder and {width}x{height} by another")
     return Image(file, height, width, grey, turned, hashlib.sha256(data).digest())
 
 
@@ -247,14 +277,15 @@ def _in_order(pool: concurrent.futures.Executor, files: Iterator[File]) -> Itera
 
 
 def _walk_split(folder: pathlib.Path) -> Iterator[tuple[str | None, pathlib.Path]]:
-    loose, classes = _loose(folder), _folders(folder)
+    loose, classes = paths.loose(folder), paths.folders(folder)
     if not classes:
         yield from ((None, path) for path in loose)
         return
+    names = paths.class_names(folder, classes)
     pictures = [path for path in loose if image_like(path)]
     if pictures:
         raise types.UsageError(
-            f"{folder} holds loose images ({_some(pictures)}) beside class folders "
+            f"{shown(folder)} holds loose images ({_some(pictures)}) beside class folders "
             f"({_some(classes)}): move the images into class folders, or the folders away"
         )
     yield from ((None, path) for path in loose)
@@ -262,58 +293,18 @@ def _walk_split(folder: pathlib.Path) -> Iterator[tuple[str | None, pathlib.Path
         found = list(walk(class_folder))
         if not any(map(image_like, found)):
             raise types.UsageError(
-                f"class folder {class_folder} holds no images (PNG, JPEG, WebP; {_holds(found)}): fill it or remove it"
+                f"class folder {shown(class_folder)} holds no images (PNG, JPEG, WebP; {_holds(found)}): "
+                "fill it or remove it"
             )
-        yield from ((text(class_folder.name), path) for path in found)
+        yield from ((names[class_folder], path) for path in found)
 
 
-def walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Every file below a folder, sorted; what is hidden is passed over, and linked folders are not entered."""
-    yield from _loose(folder)
-    for below in _folders(folder):
-        if not below.is_symlink():
-            yield from walk(below)
+def _some(found: Sequence[pathlib.Path]) -> str:
+    return ", ".join(text(path.name) for path in found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
 
-def _loose(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in folder.iterdir() if path.name[0] != "." and _file_like(path))
-
-
-def _file_like(path: pathlib.Path) -> bool:
-    # A dangling link stands for a file that somebody expects to be there.
-    return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
-    hidden = (".", "__MACOSX", "@eaDir")
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(hidden) and path.is_dir())
-
-
-def image_like(path: pathlib.Path) -> bool:
-    """Whether a file is an image by its extension or its first bytes."""
-    if path.suffix.lower() in _IMAGE_SUFFIXES:
-        return True
-    try:
-        with path.open("rb") as file:
-            return _image_format(file.read(16)) is not None
-    except OSError:
-        return False
-
-
-def _image_format(head: bytes) -> str | None:
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
-
-
-def _some(paths: Sequence[pathlib.Path]) -> str:
-    return ", ".join(path.name for path in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-
-
-def _holds(paths: Sequence[pathlib.Path]) -> str:
-    return f"it holds {_some(paths)}" if paths else "it is empty"
+def _holds(found: Sequence[pathlib.Path]) -> str:
+    return f"it holds {_some(found)}" if found else "it is empty"
 
 
 def _size_and_time(path: pathlib.Path) -> tuple[int, int]:
@@ -322,8 +313,3 @@ def _size_and_time(path: pathlib.Path) -> tuple[int, int]:
         return -1, -1
     found = path.stat()
     return found.st_size, found.st_mtime_ns
-
-
-def text(name: str) -> str:
-    """A path as UTF-8, which a file name need not be and a record's id and a table must be."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

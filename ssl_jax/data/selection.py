@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_jax import archive
 from ssl_jax.types import UsageError
 
 
@@ -137,9 +138,9 @@ def read_guesses(file: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file():
         raise UsageError(f"no file {file} of pseudo-labels")
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            rows, labels = archive["rows"].astype(np.int64), archive["labels"].astype(np.int32)
-    except Exception as error:  # a damaged archive makes zipfile, zlib and numpy raise what they like
+        found = archive.read(path, ("rows", "labels"))
+        rows, labels = found["rows"].astype(np.int64), found["labels"].astype(np.int32)
+    except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{file} is no .npz file with `rows` and `labels` ({' '.join(str(error).split())})") from error
     if (
         rows.shape != labels.shape

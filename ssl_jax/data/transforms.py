@@ -10,15 +10,19 @@ import cv2
 import numpy as np
 
 from ssl_jax import types
+from ssl_jax.data import headers
 
 TRIES = 10
+# What its decoders have to say comes as our own error, with the file's name, and not beside it.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def decode(data: bytes, channels: int) -> np.ndarray:
-    """The pixels of one PNG, JPEG or WebP file.
+    """The pixels of one PNG, JPEG, WebP, GIF or BMP file; of an animation the first frame.
 
-    Alpha is dropped, 16-bit values keep their upper 8 bits, palette and CMYK become red, green, blue, and an
-    orientation tag is ignored, so that the shape is the stored one. A colour file read with `channels=1` becomes luma.
+    The size that it declares is looked at before anything is decoded, see `headers.check`. Alpha is dropped, 16-bit
+    values keep their upper 8 bits, palette and CMYK become red, green, blue, and an orientation tag is ignored, so that
+    the shape is the stored one. A colour file read with `channels=1` becomes luma.
 
     Args:
         data: the whole file.
@@ -28,15 +32,16 @@ def decode(data: bytes, channels: int) -> np.ndarray:
         uint8 [h, w, channels].
 
     Raises:
-        ValueError: the bytes are no image that OpenCV can decode.
+        ValueError: the bytes are no image that OpenCV can decode, or one of more pixels than are decoded.
     """
     if not data:
         raise ValueError("no bytes")
+    headers.check(data)
     colour = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        raise ValueError(f"OpenCV: {error.err}") from error
+        raise ValueError(f"OpenCV: {' '.join(str(error.err).split())}") from error
     if image is None:
         raise ValueError("not a whole image that OpenCV can decode")
     return image[..., None] if image.ndim == 2 else image

@@ -11,7 +11,7 @@ from typing import Any
 import flax.traverse_util
 import numpy as np
 
-from ssl_jax import types
+from ssl_jax import archive, types
 
 Tree = Mapping[str, Any]
 StateDict = Mapping[str, np.ndarray]
@@ -204,9 +204,8 @@ def _fill(state_dict: StateDict, template: Tree, name_of: Callable[[Path], str])
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        return archive.read(path)
+    except (OSError, ValueError) as error:
         raise types.UsageError(f"{path} is not a readable .npz file: {error}") from error
 
 
@@ -218,18 +217,34 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"reading {path} needs PyTorch: pip install torch, or save the weights as .npz where it is installed"
         ) from error
     try:
+        if zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                archive.check_zip(file)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise types.UsageError(f"{path} is not a PyTorch file of plain tensors: {first_line}") from error
+    except Exception as error:  # a damaged file makes PyTorch raise what it likes
+        # PyTorch's own advice is to load whatever it is, which would run what is in it.
+        objects = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds other objects, which are not loaded" if objects else str(error).strip().split("\n")[0][:300]
+        raise types.UsageError(f"{path} is not a PyTorch file of plain tensors: {reason}") from error
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     if not isinstance(content, Mapping):
         raise types.UsageError(f"{path} holds a {type(content).__name__}, not weights by name")
-    others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    named = {name: value for name, value in content.items() if isinstance(name, str)}
+    others = [
+        str(name) if str(name).isprintable() else repr(name)
+        for name in content
+        if not isinstance(named.get(name), torch.Tensor)
+    ]
     if others:
-        raise types.UsageError(f"{path} holds more than weights and no state_dict: {', '.join(others)}")
-    # numpy has no bfloat16.
-    return {
-        name: (value.float() if value.dtype == torch.bfloat16 else value).numpy() for name, value in content.items()
-    }
+        some = ", ".join(name[:60] for name in others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        raise types.UsageError(f"{path} holds more than weights and no state_dict: {some}")
+    try:
+        # numpy has no bfloat16.
+        return {
+            name: (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy()
+            for name, value in named.items()
+        }
+    except (TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise types.UsageError(f"{path} holds tensors that are no plain arrays ({reason})") from error
