@@ -1,140 +1,258 @@
-"""Steady-state speed of a config's training, as one JSON line.
+"""Steady-state speed of a config's training, as one JSON line for the config and one for each variant of it.
 
     python -m experiments.benchmark --config=configs/simsiam_cifar10.py --synthetic=50000x32x32x3 \\
-        --config.data.batch_size=128 --config.method.encoder.width_multiplier=0.25
+        --config.data.batch_size=128 --config.method.encoder.width_multiplier=0.25 \\
+        --variants="bfloat16: config.method.encoder.dtype=bfloat16; big: config.data.batch_size=1024"
 
-Times three things in turn, round after round, so that a drifting machine slows all alike, and reports medians: the
-compiled update alone (`step`), the augmentation alone, and the whole loop: the data feed's next batch, then the one
-compiled function of augmentation and update that `experiments.train` calls. `loop_over_parts` is the whole loop's time
-over the sum of the other two: 1.05 means 5 % on top.
+Times in turn, round after round, so that a drifting machine slows all alike, and reports medians: the compiled update
+alone (`step`), the augmentation alone, and the whole loop: the data feed's next batch, then the one compiled function
+of augmentation and update that `experiments.train` calls. `loop_over_parts` is the whole loop's time over the sum of
+the other two: 1.05 means 5 % on top. Where the method has a `loss` of parameters, statistics and views, the step is
+split into `forward`, `backward` (loss and gradient, less the loss alone) and `update` (the step, less both), else
+`split` says why not.
 
-`--without=method.regularizer` times the update without that section of the config as well, in the same rounds, and
-reports its share of the update's time: 0.4 means that the update would take 0.6 of its time.
+In the same rounds the device multiplies large matrices and copies memory: `peak`, in operations and bytes a second.
+`share_of_peak` is the loop's FLOP/s, as XLA counts the step's, over the products' in the type that the config computes
+in. `compile_seconds` is that of the first state and of the loop's function, without the folder of compiled programs.
+`peak_bytes` is what XLA says that function takes, `process_peak_bytes` what the device saw of all variants until then,
+where it counts.
+
+Places that the config fills from one value follow a variant as they follow a flag. `--without=method.regularizer` times
+the update without that section of the config as well, in the same rounds, and reports its share of the update's time:
+0.4 means that the update would take 0.6 of its time.
 """
 
+import copy
+import inspect
 import json
 import pathlib
 import re
 import statistics
 import time
+from collections.abc import Mapping
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import command
-from ssl_jax import build, log, loop, rng
-from ssl_jax.mesh import check_batch
+from experiments import command, config_flag, peak
+from ssl_jax import build, log, loop, process, rng
+from ssl_jax.mesh import check_batch, compiler_options
 from ssl_jax.trainer import Trainer
 from ssl_jax.types import UsageError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/simsiam_cifar10.py.")
+CONFIG = config_flag.define_config("The experiment, such as configs/simsiam_cifar10.py.")
 SYNTHETIC = flags.DEFINE_string("synthetic", "", "Noise instead of the data set, such as 50000x32x32x3.")
+VARIANTS = flags.DEFINE_string("variants", "", "NAME: config.key=value config.key=value; NAME: ..., timed beside it.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; the medians over them are reported.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 10, "Steps timed in each round.", lower_bound=1)
 WITHOUT = flags.DEFINE_string(
     "without", "", "A section of the config, such as method.regularizer, whose share is timed."
 )
-OUT = flags.DEFINE_string("out", "", "A file that the JSON line is appended to as well.")
+OUT = flags.DEFINE_string("out", "", "A file that the JSON lines are appended to as well.")
 
 
 def main(arguments):
-    """Builds the config without its evaluators and writers, and times it."""
+    """Builds the config and its variants without their evaluators and writers, and times them."""
     command.refuse_stray_words(arguments)
     if not CONFIG.value:
         raise UsageError("experiments.benchmark needs --config=configs/NAME.py")
-    config = build.normalised(command.config_of(CONFIG)) | {"evaluators": {}, "writers": {}}
-    config["checkpoint"] = {"type": "checkpoint.Policy", "every": 1}
-    build.check(loop.fit, config, given=("folder", "config"))
-    if SYNTHETIC.value:
-        shape = re.fullmatch(r"(\d+)x(\d+)x(\d+)x([13])", SYNTHETIC.value)
-        if not shape:
-            raise UsageError(f"--synthetic={SYNTHETIC.value!r} is not a shape such as 50000x32x32x3")
-        sizes = {"type": "data.resident.noise", "shape": tuple(int(n) for n in shape.groups())}
-        config["data"] = {**sizes, "batch_size": config["data"]["batch_size"]}
-    parts = build.arguments(loop.fit, config, given=("folder", "config"))
-    check_batch(parts["data"].batch_size, parts["mesh"])
+    config = build.normalised(command.config_of(CONFIG))
+    cases = {"base": config}
+    for name, words in variants(VARIANTS.value).items():
+        cases[name] = copy.deepcopy(config)
+        config_flag.override(cases[name], CONFIG.linked(), words)
+    built = {name: _built(case) for name, case in cases.items()}
     other = None
     if WITHOUT.value:
-        other = build.arguments(loop.fit, _without(config, WITHOUT.value), given=("folder", "config"))["method"]
-    line = json.dumps({"config": config["method"]["type"], **measure(parts, other), **log.environment()})
-    print(line)
-    if OUT.value:
-        path = pathlib.Path(OUT.value)
-        with log.writing(path), path.open("a") as file:
-            file.write(line + "\n")
+        other = build.arguments(loop.fit, _without(_bare(config), WITHOUT.value), given=("folder", "config"))["method"]
+    found = measure(built, other)
+    for name, numbers in found.items():
+        told = {"config": config["method"]["type"], "variant": name, **numbers, **log.environment()}
+        line = json.dumps(log.plain(told))
+        print(line)
+        if OUT.value:
+            path = pathlib.Path(OUT.value)
+            with log.writing(path), path.open("a") as file:
+                file.write(line + "\n")
 
 
-def measure(parts, other=None):
-    """Times the step, the augmentation and the whole loop of what `build.arguments` made; seconds are medians.
+def variants(text: str) -> dict[str, list[str]]:
+    """Flags by the name of a variant, from "NAME: config.key=value config.key=value; NAME: ...".
 
-    `other` is a second method whose step is timed beside the first's.
+    Raises:
+        UsageError: for another text, or a name that comes twice or is "base".
     """
-    method, preprocess, feed, mesh, seed = (parts[k] for k in ("method", "preprocess", "data", "mesh", "seed"))
-    trainer = Trainer(method, preprocess, feed.spec, seed=seed, mesh=mesh)
-    batches = feed.batches(mesh, seed, 0)
-    batch = next(batches)
+    found: dict[str, list[str]] = {}
+    for part in filter(None, map(str.strip, text.split(";"))):
+        name, _, words = (text.strip() for text in part.partition(":"))
+        if not re.fullmatch(r"config\.[^\s=]+=.*", words) or not name or name in {"base", *found}:
+            raise UsageError(f"--variants={part!r}: write NAME: config.key=value config.key=value; NAME: ...")
+        found[name] = [f"--{word}" for word in re.split(r"\s+(?=config\.)", words)]
+    return found
 
-    began = time.perf_counter()
-    state = trainer.untrained()
-    compiled = trainer.step.lower(state, batch).compile()
-    compile_seconds = time.perf_counter() - began
 
-    views = trainer.preprocess(batch, 0)
-    key = rng.stream(seed, "method")
-    update = jax.jit(method.step, donate_argnums=0)
-    states = {"step": trainer.untrained(), "loop": state}
+def _bare(config):
+    config = config | {"evaluators": {}, "writers": {}, "checkpoint": {"type": "checkpoint.Policy", "every": 1}}
+    build.check(loop.fit, config, given=("folder", "config"))
+    if SYNTHETIC.value:
+        config["data"] = command.noise_section("synthetic", SYNTHETIC.value, config["data"]["batch_size"])
+    return config
 
-    def step():
-        states["step"], metrics = update(states["step"], views, key)
-        return metrics
 
-    def augmentation():
-        return trainer.preprocess(batch, 0)
+def _built(config):
+    config = _bare(config)
+    parts = build.arguments(loop.fit, config, given=("folder", "config"))
+    check_batch(parts["data"].batch_size, parts["mesh"])
+    return {**parts, "computes_in": "bfloat16" if "bfloat16" in _texts(config["method"]) else "float32"}
 
-    def whole_loop():
-        states["loop"], metrics = trainer.step(states["loop"], next(batches))
-        return metrics
 
-    works = {"step": step, "augmentation": augmentation, "loop": whole_loop}
-    if other is not None:
-        other_update = jax.jit(other.step, donate_argnums=0)
-        spec = jax.eval_shape(lambda: views)
-        states["other"] = jax.jit(lambda: other.init(rng.stream(seed, "init"), spec))()
+class Case:
+    """One variant on the device.
 
-        def without():
-            states["other"], metrics = other_update(states["other"], views, key)
+    Attributes:
+        works: by name, what starts one step of it and gives its result.
+        told: what is known of it without timing it further.
+    """
+
+    def __init__(self, parts, other=None):
+        method, preprocess, feed, mesh, seed = (parts[k] for k in ("method", "preprocess", "data", "mesh", "seed"))
+        trainer = Trainer(method, preprocess, feed.spec, seed=seed, mesh=mesh)
+        self._batches = feed.batches(mesh, seed, 0)
+        batch = next(self._batches)
+        self.batch_size, self._computes_in = feed.batch_size, parts["computes_in"]
+        with process.compiling_afresh():
+            began = time.perf_counter()
+            states = {"loop": trainer.untrained()}
+            lowered = trainer.step.lower(states["loop"], batch)
+            compiled = lowered.compile()
+            self.compile_seconds = time.perf_counter() - began
+        memory, cost = compiled.memory_analysis(), lowered.cost_analysis() or compiled.cost_analysis()
+        self._peak_bytes = memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else None
+        self._flops = cost["flops"] if cost and "flops" in cost else None
+        views = trainer.preprocess(batch, 0)
+        key = rng.stream(seed, "method")
+        update = jax.jit(method.step, donate_argnums=0, compiler_options=dict(compiler_options()))
+        states["step"] = trainer.untrained()
+
+        def step():
+            states["step"], metrics = update(states["step"], views, key)
             return metrics
 
-        works["without"] = without
+        def whole_loop():
+            states["loop"], metrics = trainer.step(states["loop"], next(self._batches))
+            return metrics
+
+        self.works = {"step": step, "augmentation": lambda: trainer.preprocess(batch, 0), "loop": whole_loop}
+        self.split = ""
+        given = _arguments_of_loss(method, states["step"], views)
+        if given is None:
+            self.split = "the method has no loss(params, stats, views...) to time: augmentation and step only"
+        else:
+            given = jax.tree.map(lambda x: x.copy(), given)  # the step donates its state
+            forward = jax.jit(lambda *given: method.loss(*given)[0], compiler_options=dict(compiler_options()))
+            gradient = jax.jit(jax.value_and_grad(method.loss, has_aux=True), compiler_options=dict(compiler_options()))
+            self.works |= {"forward": lambda: forward(*given), "gradient": lambda: gradient(*given)}
+        if other is not None:
+            without_update = jax.jit(other.step, donate_argnums=0, compiler_options=dict(compiler_options()))
+            spec = jax.eval_shape(lambda: views)
+            states["without"] = jax.jit(lambda: other.init(rng.stream(seed, "init"), spec))()
+
+            def without():
+                states["without"], metrics = without_update(states["without"], views, key)
+                return metrics
+
+            self.works["without"] = without
+        jax.block_until_ready([work() for work in self.works.values()])
+        counted = jax.local_devices()[0].memory_stats() or {}
+        self._process_peak_bytes = counted["peak_bytes_in_use"] if "peak_bytes_in_use" in counted else None
+
+    def close(self):
+        """Ends the feed."""
+        self._batches.close()
+
+    def numbers(self, seconds: Mapping[str, list[float]], peaks: Mapping[str, float]) -> dict:
+        """The line's entries.
+
+        Args:
+            seconds: of each of `works`, a number a round.
+            peaks: of the device, operations or bytes a second.
+        """
+        medians = {name: statistics.median(values) for name, values in seconds.items() if name != "gradient"}
+        if "gradient" in seconds:
+            for name, whole, part in (("backward", "gradient", "forward"), ("update", "step", "gradient")):
+                medians[name] = statistics.median(_each(seconds, lambda w, p: w - p, whole, part))
+        over = _each(seconds, lambda step, augmentation, loop: loop / (step + augmentation), *_PARTS)
+        found = {"split": self.split} if self.split else {}
+        if "without" in seconds:
+            shares = _each(seconds, lambda step, without: 1 - without / step, "step", "without")
+            found |= {"without": WITHOUT.value, "share_of_step": round(statistics.median(shares), 4)}
+            found["share_of_step_range"] = [round(min(shares), 4), round(max(shares), 4)]
+        rate = self._flops and self._flops / medians["loop"]
+        return {
+            "batch_size": self.batch_size,
+            **{f"{name}_seconds": round(value, 6) for name, value in medians.items()},
+            **{f"{name}_images_per_second": round(self.batch_size / medians[name], 1) for name in _PARTS},
+            "loop_over_parts": round(statistics.median(over), 4),
+            "loop_over_parts_range": [round(min(over), 4), round(max(over), 4)],
+            **found,
+            "compile_seconds": round(self.compile_seconds, 2),
+            "peak_bytes": self._peak_bytes,
+            "process_peak_bytes": self._process_peak_bytes,
+            "flops": self._flops,
+            "flops_per_second": rate,
+            "computes_in": self._computes_in,
+            "share_of_peak": rate and round(rate / peaks[self._computes_in], 4),
+            "peak": peaks,
+            "rounds": ROUNDS.value,
+            "steps_per_round": STEPS.value,
+        }
+
+
+_PARTS = ("step", "augmentation", "loop")
+
+
+def measure(built, other=None):
+    """Times what `build.arguments` made of each variant, by its name, and the device's peaks; seconds are medians.
+
+    `other` is a second method whose step is timed beside that of the first variant.
+    """
+    cases = {name: Case(parts, None if place else other) for place, (name, parts) in enumerate(built.items())}
+    device = peak.peaks()
+    works = {(name, work): call for name, case in cases.items() for work, call in case.works.items()}
+    works |= {("", name): each.work for name, each in device.items()}
     seconds = {name: [] for name in works}
     for timed in range(ROUNDS.value + 1):
         for name, work in works.items():
             took = _seconds_each(work)
-            if timed:  # the first round compiles and warms up
+            if timed:  # the first round warms up
                 seconds[name].append(took)
-    batches.close()
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    over = [w / (s + a) for s, a, w in zip(*(seconds[k] for k in ("step", "augmentation", "loop")), strict=True)]
-    share = {}
-    if other is not None:
-        shares = [1 - w / s for s, w in zip(seconds["step"], seconds["without"], strict=True)]
-        share = {"without": WITHOUT.value, "share_of_step": round(statistics.median(shares), 4)}
-        share["share_of_step_range"] = [round(min(shares), 4), round(max(shares), 4)]
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    for case in cases.values():
+        case.close()
+    peaks = {name: each.amount / statistics.median(seconds["", name]) for name, each in device.items()}
     return {
-        "batch_size": feed.batch_size,
-        **{f"{name}_seconds": round(value, 5) for name, value in medians.items()},
-        **{f"{name}_images_per_second": round(feed.batch_size / value, 1) for name, value in medians.items()},
-        "loop_over_parts": round(statistics.median(over), 4),
-        "loop_over_parts_range": [round(min(over), 4), round(max(over), 4)],
-        **share,
-        "compile_seconds": round(compile_seconds, 2),
-        "peak_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else None,
-        "flops_per_second": cost["flops"] / medians["loop"] if cost and "flops" in cost else None,
-        "rounds": ROUNDS.value,
-        "steps_per_round": STEPS.value,
+        name: case.numbers({work: seconds[name, work] for work in case.works}, peaks) for name, case in cases.items()
     }
+
+
+def _arguments_of_loss(method, state, views):
+    """What the method's loss takes, found by the names of its parameters; None where it has no such loss."""
+    loss = getattr(method, "loss", None)
+    if not callable(loss):
+        return None
+    known = {"params": state.params, "stats": state.stats, **views}
+    wanted = list(inspect.signature(loss).parameters)
+    return tuple(known[name] for name in wanted) if wanted[:1] == ["params"] and set(wanted) <= set(known) else None
+
+
+def _each(seconds, function, *names):
+    return [function(*values) for values in zip(*(seconds[name] for name in names), strict=True)]
+
+
+def _texts(value):
+    """Every text in a section and below it."""
+    if isinstance(value, Mapping):
+        return {text for item in value.values() for text in _texts(item)}
+    return {value} if isinstance(value, str) else set()
 
 
 def _without(config, path):

@@ -23,15 +23,14 @@ import time
 import jax
 import jax.numpy as jnp
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import command
+from experiments import command, config_flag
 from ssl_jax import build, log, loop, losses, rng
 from ssl_jax.methods.cyclegan import DIRECTIONS, CycleGAN
 from ssl_jax.models import cyclegan, layers
 from ssl_jax.types import UsageError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/cyclegan_photos.py.")
+CONFIG = config_flag.define_config("The experiment, such as configs/cyclegan_photos.py.")
 SIZE_PX = flags.DEFINE_integer("size_px", None, "Side of the images; by default the crop's of the config.", 1)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; the medians over them are reported.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 3, "Steps, and runs of every layer, timed in each round.", lower_bound=1)
@@ -114,7 +113,7 @@ def main(arguments):
     config["data"] = {"type": "data.resident.noise", "shape": shape, "batch_size": batch_size}
     method = build.arguments(loop.fit, config, given=("folder", "config"))["method"]
     found = measure(method, size_px, batch_size, rounds=ROUNDS.value, steps=STEPS.value)
-    line = json.dumps({"config": flags.FLAGS["config"].config_filename, **found, **log.environment()})
+    line = json.dumps({"config": CONFIG.file, **found, **log.environment()})
     print(line)
     if OUT.value:
         path = pathlib.Path(OUT.value)

@@ -133,7 +133,7 @@ def _beside(part, file):
 def alone(part: str, side: str, file: str) -> None:
     """One analysis of one side ("ours" or "sklearn"), twice, on the features in `file`; prints a JSON line."""
     # Mapped, as a large file of features is.
-    features = np.load(file, mmap_mode="r").view(np.ndarray)
+    features = np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     shape = [int(length) for length in features.shape]
     work = {"ours": _ours, "sklearn": _theirs}[side](part, features)
     features.sum()

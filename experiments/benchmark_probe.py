@@ -81,7 +81,7 @@ def _data():
     if not path.is_file():
         raise UsageError(f"no file {path}")
     try:
-        with np.load(path) as archive:
+        with np.load(path, allow_pickle=False) as archive:
             return archive["features"].astype(np.float32), archive["labels"].astype(np.int32)
     except Exception as error:  # a damaged archive makes zipfile, zlib and numpy raise what they like
         raise UsageError(f"{path} is no .npz file with features and labels ({error})") from error

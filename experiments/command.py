@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+from experiments import config_flag
+from ssl_jax import process
 from ssl_jax.types import RunError, UsageError
 
 USAGE, FAILURE = 2, 1
@@ -19,7 +21,7 @@ def run(
     argv: Sequence[str] | None = None,
     parse: Callable[[list[str]], Any] | None = None,
 ) -> NoReturn:
-    """Runs a script's `main` under absl and leaves the process.
+    """Runs a script's `main` under absl, in a process as `ssl_jax.process` prepares it, and leaves the process.
 
     Exit codes: 0 done (and for `--help`); 2 for a mistake in the flags or a `UsageError`; 1 for a
     `RunError`, a full disk or Ctrl-C. Each of these prints one line, `error: ...`, on the error stream. Any other
@@ -28,13 +30,13 @@ def run(
     Args:
         main: takes what `parse` returns.
         argv: the program's name and arguments; `sys.argv` if None.
-        parse: reads the flags from argv and returns what is left, `flags.FLAGS` if None. The errors of flags, and the
-            `AttributeError` and `OSError` of a config flag, become one line as well.
+        parse: reads the flags from argv and returns what is left, `config_flag.parse` if None. The errors of flags,
+            and the `AttributeError` and `OSError` of a config flag, become one line as well.
     """
 
     def parse_or_leave(arguments: list[str]) -> Any:
         try:
-            left = (parse or flags.FLAGS)(arguments)
+            left = (parse or config_flag.parse)(arguments)
         except UsageError as error:
             _leave(str(error), USAGE)
         except (flags.Error, AttributeError, KeyError, OSError) as error:
@@ -49,6 +51,7 @@ def run(
 
     def main_or_leave(arguments: Any) -> None:
         try:
+            process.begin()
             main(arguments)
         except UsageError as error:
             _leave(str(error), USAGE)
@@ -66,14 +69,17 @@ def run(
     raise AssertionError("absl's run never returns")
 
 
-def config_of(flag: flags.FlagHolder) -> dict[str, Any]:
-    """The config that a `config_flags` flag holds, as plain nested dicts.
+def config_of(flag: config_flag.ConfigFlag) -> dict[str, Any]:
+    """The config that `--config` holds, as plain nested dicts.
 
     Raises:
         UsageError: for a file that is not there or fails when it is run; the flag only reads it here.
     """
+    held = flag.value
+    if isinstance(held, dict):
+        return held
     try:
-        return flag.value.to_dict()
+        return held.to_dict()
     except (OSError, AttributeError, KeyError, ImportError, SyntaxError, TypeError, ValueError) as error:
         raise UsageError(f"--{flag.name}: {_without_traceback(error)}") from error
 
@@ -82,6 +88,19 @@ def refuse_stray_words(arguments: Sequence[str]) -> None:
     """Raises UsageError for an argument that is no flag, such as `config.seed=3` without its dashes."""
     if len(arguments) > 1:
         raise UsageError(f"what is {arguments[1]!r}? Everything is a flag, such as --{arguments[1].lstrip('-')}")
+
+
+def noise_section(flag: str, text: str, batch_size: int) -> dict[str, Any]:
+    """The data section of noise of a shape, from a flag's images x height x width x channels.
+
+    Raises:
+        UsageError: for another text.
+    """
+    shape = re.fullmatch(r"(\d+)x(\d+)x(\d+)x([13])", text)
+    if not shape:
+        raise UsageError(f"--{flag}={text!r} is not a shape such as 50000x32x32x3")
+    sizes = tuple(int(number) for number in shape.groups())
+    return {"type": "data.resident.noise", "shape": sizes, "batch_size": batch_size}
 
 
 def name_and_split(flag: str, text: str) -> tuple[str, str]:
@@ -106,7 +125,7 @@ def _without_traceback(error: BaseException) -> str:
         key, _, advice = re.sub(r"\\n", " ", re.sub(r"\\?['\"]", "", text)).strip().replace("\n", " ").partition(" ")
         words = [word.partition("=")[0] for word in sys.argv if re.search(rf"\.{re.escape(key)}\b", word)]
         place = words[0] if words else key
-        return f"{place}: the config lists no such key; {advice or 'only what its file lists can be set here'}"
+        return config_flag.no_such_key(place, advice)
     return text
 
 

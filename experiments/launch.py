@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import command
+from experiments import command, config_flag
 from ssl_jax import build, log, loop, mesh
 from ssl_jax.types import UsageError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/simsiam_digits.py.")
+CONFIG = config_flag.define_config("The experiment, such as configs/simsiam_digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run folder; holding an unfinished run of this config, it goes on.")
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, where JAX cannot find it by itself.")
 PROCESSES = flags.DEFINE_integer(
@@ -43,7 +42,9 @@ def config_and_folder(arguments: list[str], example: str) -> tuple[dict[str, Any
 
 def fit(folder: pathlib.Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Trains what the config says in `folder`, or goes on with it; returns its summary and prints what it found."""
-    summary = loop.fit(folder=folder, config=config, **build.arguments(loop.fit, config, given=("folder", "config")))
+    with mesh.together():
+        parts = build.arguments(loop.fit, config, given=("folder", "config"))
+        summary = loop.fit(folder=folder, config=config, **parts)
     if summary and mesh.is_first_process():
         for table in (log.format_table(summary), log.format_scores(summary)):
             if table:

@@ -166,15 +166,16 @@ def _run(folder, label):
         best = {name: (float(each["value"]), int(each["step"])) for name, each in summary.get("best", {}).items()}
         seconds = max([float(summary.get("wall_seconds", 0.0)), *(line.get("seconds", 0.0) for line in lines[-1:])])
         facts = _facts(config, summary, lines, seconds)
-    except (UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise types.RunError(f"{folder} is damaged ({type(error).__name__}: {error}): leave it out") from error
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise types.RunError(f"{folder} is damaged ({type(error).__name__}: {reason}): leave it out") from error
     return ComparedRun(label, folder, config, facts, seconds, curves, last, best)
 
 
 def _read(path):
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise types.RunError(f"{path} is damaged ({error}): put it right, or leave the run out") from error
     if not isinstance(content, dict):
         raise types.RunError(f"{path} is damaged (it holds no JSON object): put it right, or leave the run out")

@@ -194,12 +194,16 @@ def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    *texts, _ = path.read_text(encoding="utf-8").split("\n")
+    try:
+        *texts, _ = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise types.RunError(f"{path} is damaged ({error}): move the file away") from None
     for number, text in enumerate(texts, start=1):
         try:
             lines.append(json.loads(text))
-            lines[-1]["step"]
-        except (ValueError, KeyError, TypeError):
+            if type(lines[-1]["step"]) is not int:
+                raise ValueError("a step is an integer")
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise types.RunError(f"{path} line {number} is not a line of ours: move the file away") from None
     return lines
 
@@ -298,7 +302,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
 
 def say(sentence: str) -> None:
     """One line on stderr that survives a progress bar."""
-    if "tqdm" in sys.modules:
+    if sys.modules.get("tqdm"):
         sys.modules["tqdm"].tqdm.write(sentence, file=sys.stderr)
         sys.stderr.flush()
     else:

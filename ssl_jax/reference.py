@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ssl_jax import fingerprint, log, types
+from ssl_jax import archive, fingerprint, log, types
 from ssl_jax.analysis.generative import Moments
 
 _FORMAT = "ssl_jax statistics 1"
@@ -172,8 +172,7 @@ def _write(found: Statistics, path: pathlib.Path) -> None:
 
 def _read(path: pathlib.Path) -> Statistics:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = dict(archive)
+        arrays = archive.read(path)
         if str(arrays.pop(_CHECKSUM)) != fingerprint.sha256(arrays):
             raise ValueError("its arrays are not those that were written")
         return Statistics(

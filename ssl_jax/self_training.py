@@ -116,7 +116,7 @@ def rounds(
 def _guesses(file, run, settings, round_, labelled):
     """The guesses that a finished round makes; once written they stand, as a round may have begun on them."""
     if file.is_file():
-        with np.load(file) as archive:
+        with np.load(file, allow_pickle=False) as archive:
             stored = {name: archive[name] for name in archive.files}
         known = {name: None if np.isnan(stored[name]) else float(stored[name]) for name in ("precision", "accuracy")}
         arrays = {name: stored[name] for name in ("rows", "labels", "confidences")}

@@ -16,7 +16,7 @@ SCRIPT = """
 import collections, contextlib, io, json, sys, types
 import jax, jax.numpy as jnp
 from absl import flags
-from experiments import benchmark_cyclegan
+from experiments import benchmark_cyclegan, config_flag
 from ssl_jax import optim
 from ssl_jax.methods.cyclegan import CycleGAN
 from ssl_jax.models import convolution, cyclegan
@@ -88,7 +88,7 @@ unet = CycleGAN(cyclegan.UNetGenerator(), cyclegan.PatchGAN(), adam, adam)
 sys.argv = ["benchmark", f"--config={config}", "--rounds=2", "--steps=1", "--size_px=12", f"--out={out}",
             "--config.data.batch_size=2", "--config.method.generator.width=2", "--config.method.generator.halvings=0",
             "--config.method.discriminator.width=2", "--config.data.data_dir=/nowhere"]
-flags.FLAGS(sys.argv)
+config_flag.parse(sys.argv)
 printed = io.StringIO()
 with contextlib.redirect_stdout(printed):
     benchmark_cyclegan.main(["benchmark"])

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import pathlib
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax import augment, build, extractors, pretrained, rng
+from ssl_jax import archive, augment, build, extractors, pretrained, rng
 from ssl_jax.analysis import pixels
 from ssl_jax.data import feed, transforms
 from ssl_jax.explore.subject import Subject, evenly
@@ -281,12 +280,10 @@ def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     if path.suffix not in (".npy", ".npz"):
         raise UsageError(f"{path}: features come as .npy or .npz")
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {"features": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        arrays = archive.read(path) if zipfile.is_zipfile(path) else {"features": archive.read_array(path)}
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is no file of numbers ({' '.join(str(error).split())})") from error
     if "features" not in arrays:
         raise UsageError(f"{path} has no array `features`: it holds {', '.join(sorted(arrays)) or 'nothing'}")
