@@ -36,7 +36,7 @@ from absl import flags
 
 from experiments import command, config_flag, peak
 from ssl_jax import build, log, loop, process, rng
-from ssl_jax.mesh import check_batch, compiler_options
+from ssl_jax.mesh import check_batch
 from ssl_jax.trainer import Trainer
 from ssl_jax.types import UsageError
 
@@ -131,7 +131,7 @@ class Case:
         self._flops = cost["flops"] if cost and "flops" in cost else None
         views = trainer.preprocess(batch, 0)
         key = rng.stream(seed, "method")
-        update = jax.jit(method.step, donate_argnums=0, compiler_options=dict(compiler_options()))
+        update = jax.jit(method.step, donate_argnums=0)
         states["step"] = trainer.untrained()
 
         def step():
@@ -149,11 +149,11 @@ class Case:
             self.split = "the method has no loss(params, stats, views...) to time: augmentation and step only"
         else:
             given = jax.tree.map(lambda x: x.copy(), given)  # the step donates its state
-            forward = jax.jit(lambda *given: method.loss(*given)[0], compiler_options=dict(compiler_options()))
-            gradient = jax.jit(jax.value_and_grad(method.loss, has_aux=True), compiler_options=dict(compiler_options()))
+            forward = jax.jit(lambda *given: method.loss(*given)[0])
+            gradient = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
             self.works |= {"forward": lambda: forward(*given), "gradient": lambda: gradient(*given)}
         if other is not None:
-            without_update = jax.jit(other.step, donate_argnums=0, compiler_options=dict(compiler_options()))
+            without_update = jax.jit(other.step, donate_argnums=0)
             spec = jax.eval_shape(lambda: views)
             states["without"] = jax.jit(lambda: other.init(rng.stream(seed, "init"), spec))()
 

@@ -58,6 +58,8 @@ def main(arguments):
         return _serve({"ours": _ours, "pytorch": _pytorch}[name](pathlib.Path(folder)))
     if importlib.util.find_spec("torch") is None:
         raise UsageError("experiments.benchmark_pytorch needs PyTorch: pip install -c constraints.txt -e '.[parity]'")
+    if not CONFIG.value:
+        raise UsageError("experiments.benchmark_pytorch needs --config=configs/NAME.py")
     config = build.normalised(command.config_of(CONFIG)) | UNUSED
     with tempfile.TemporaryDirectory() as folder:
         batch_size = _write(config, pathlib.Path(folder))
@@ -115,7 +117,9 @@ class _Side:
     def __init__(self, name, folder):
         self._name = name
         command_line = [sys.executable, "-m", "experiments.benchmark_pytorch", f"--side={name}:{folder}"]
-        environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # two processes share a GPU here
+        # The two share a GPU; and only ours sets how memory is kept (`ssl_jax.process`), as PyTorch's users do not.
+        environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        environment |= {"SSL_JAX_KEEP_HEAP": "0"} if name == "pytorch" else {}
         self._process = subprocess.Popen(
             command_line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

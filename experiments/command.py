@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from experiments import config_flag
-from ssl_jax import process
+from ssl_jax import mesh, process
 from ssl_jax.types import RunError, UsageError
 
 USAGE, FAILURE = 2, 1
@@ -52,7 +52,8 @@ def run(
     def main_or_leave(arguments: Any) -> None:
         try:
             process.begin()
-            main(arguments)
+            with mesh.together():
+                main(arguments)
         except UsageError as error:
             _leave(str(error), USAGE)
         except RunError as error:

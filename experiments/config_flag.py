@@ -180,10 +180,15 @@ def _json(file):
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--{_NAME}={file}: {error.strerror}; give a config, such as runs/NAME/config.json") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--{_NAME}={file} is no JSON ({error}): give a run's config.json or a packed one") from error
     if not isinstance(config, dict):
         raise UsageError(f"--{_NAME}={file} holds no JSON object: give a run's config.json or a packed one")
+    groups = config.get(LINKED, [])
+    if not isinstance(groups, list) or not all(
+        isinstance(paths, list) and all(isinstance(path, str) for path in paths) for paths in groups
+    ):
+        raise UsageError(f"--{_NAME}={file}: {LINKED!r} holds no lists of places: pack the config again")
     return _placed(config, str(path.resolve().parent))
 
 

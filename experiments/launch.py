@@ -42,9 +42,7 @@ def config_and_folder(arguments: list[str], example: str) -> tuple[dict[str, Any
 
 def fit(folder: pathlib.Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Trains what the config says in `folder`, or goes on with it; returns its summary and prints what it found."""
-    with mesh.together():
-        parts = build.arguments(loop.fit, config, given=("folder", "config"))
-        summary = loop.fit(folder=folder, config=config, **parts)
+    summary = loop.fit(folder=folder, config=config, **build.arguments(loop.fit, config, given=("folder", "config")))
     if summary and mesh.is_first_process():
         for table in (log.format_table(summary), log.format_scores(summary)):
             if table:

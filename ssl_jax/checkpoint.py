@@ -306,7 +306,7 @@ def _check_files(place):
     missing = [part for part in ("state", "config", "feed") if not (place / part).is_dir()]
     if missing:
         raise ValueError(f"it has no {', '.join(missing)}, as a checkpoint of this version does")
-    if not digests.verify(place) and jax.process_index() == 0:
+    if jax.process_index() == 0 and not digests.verify(place):  # one reads for all: what it finds ends all
         log.say(f"checkpoint {place} has no {digests.NAME}, so damage in it would go unnoticed")
 
 
@@ -316,7 +316,7 @@ def _best_value(metrics):
 
 def _check_values(folder):
     """Raises RunError for a compared value that is damaged or gone; Orbax would not say whose it is."""
-    for place in sorted(folder.glob("[0-9]*")):
+    for place in sorted(item for item in folder.glob("[0-9]*") if item.name.isdecimal()):
         with quiet.one_line(place, "read"):
             digests.verify(place, ("metrics/metrics",))
             if (place / "metrics").is_dir():

@@ -6,8 +6,6 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from ssl_jax import log
-
 NAME = "digests.json"
 
 
@@ -38,7 +36,11 @@ def add(folder: pathlib.Path, name: str) -> None:
     """Notes one file more, by its path in `folder`, where digests were noted before."""
     noted = _read(folder)
     if noted is not None:
-        log.replace(folder / NAME, _text({**noted, name: _digest(folder / name)}))
+        with (folder / "digests.tmp").open("w") as file:
+            file.write(_text({**noted, name: _digest(folder / name)}))
+            file.flush()
+            os.fsync(file.fileno())
+        (folder / "digests.tmp").rename(folder / NAME)
 
 
 def verify(folder: pathlib.Path, names: Iterable[str] | None = None) -> bool:

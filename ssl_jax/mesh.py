@@ -9,13 +9,13 @@ import contextlib
 import itertools
 import os
 import re
+import signal
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from jax._src import distributed
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -59,7 +59,8 @@ def data_parallel(devices: int | None = None, shards: int = 1) -> jax.sharding.M
         UsageError: when there are fewer devices than asked for, fewer than one is asked for, or `shards` does not
             divide them.
     """
-    there = jax.devices()
+    # A process's devices together, as its share of a batch is: those of a TPU pod are numbered by place.
+    there = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if devices is not None and jax.process_count() > 1:
         raise UsageError(f"devices={devices} cannot be set with several processes: each brings all of its devices")
     count = len(there) if devices is None else devices
@@ -107,11 +108,6 @@ def state_shardings(mesh: jax.sharding.Mesh, state: TrainState) -> TrainState:
     return everywhere.replace(**lies)
 
 
-def compiler_options() -> Mapping[str, Any]:
-    """What XLA is told when it compiles a training step."""
-    return {}
-
-
 def put(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     """Places a tree of host arrays that every process holds whole, their leading axis divided over the devices."""
     sharding = split(mesh)
@@ -157,6 +153,8 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
         )
     except (RuntimeError, ValueError) as error:
         raise UsageError(_not_joined(coordinator, str(error))) from error
+    # XLA takes SIGTERM for a question that nobody here asks; until training takes it over, it ends the process.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     joined.append(True)
     counts = multihost_utils.process_allgather(np.int32(processes or jax.process_count())).ravel().tolist()
     if set(counts) != {jax.process_count()}:
@@ -196,11 +194,10 @@ def together() -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if jax.process_count() == 1:
+        if not jax.distributed.is_initialized() or jax.process_count() == 1:
             raise
-        # JAX raises what the network says as an error of its own, which is a RuntimeError, or as a ValueError.
-        if isinstance(error, (RuntimeError, ValueError)) and _BROKEN.search(str(error)):
-            lost_processes.leave(LOST, 1)
+        if broken := _broken(error):
+            lost_processes.leave(f"{LOST} ({broken})", 1)
         if _all_meet():
             raise
         if not isinstance(error, (UsageError, RunError)):
@@ -208,9 +205,22 @@ def together() -> Iterator[None]:
         lost_processes.leave(str(error) or "interrupted", 2 if isinstance(error, UsageError) else 1)
 
 
+def _broken(error):
+    """What the network said, in an error or in one that it came from; "" where it said nothing."""
+    while error is not None:
+        text = str(error).strip()
+        # JAX raises what the network says as an error of its own, which is a RuntimeError, or as a ValueError.
+        if isinstance(error, (RuntimeError, ValueError)) and _BROKEN.search(text):
+            return text.splitlines()[0][:200]
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def _all_meet():
     """Whether every process comes here within `MEET_SECONDS`."""
     # JAX has barriers with a time limit, as Orbax uses them, but no public name for them.
+    from jax._src import distributed
+
     client = distributed.global_state.client
     try:
         client.wait_at_barrier(f"ssl_jax/end/{next(_meetings)}", MEET_SECONDS * 1000)

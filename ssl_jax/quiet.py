@@ -4,10 +4,16 @@ import contextlib
 import errno
 import logging
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 
 from ssl_jax.types import RunError, UsageError
+
+_NOT_ITS_FAULT = re.compile(
+    "RESOURCE_EXHAUSTED|Out of memory|DEADLINE_EXCEEDED|UNAVAILABLE|Permission denied|gloo|nccl", re.IGNORECASE
+)
+"""What reading may fail by although the checkpoint is sound."""
 
 
 def orbax() -> None:
@@ -37,6 +43,8 @@ def one_line(place: pathlib.Path, verb: str) -> Iterator[None]:
             way_out = "free some space and run the same command again" if full else "the earlier checkpoints stand"
             what = "the disk is full" if full else reason
             raise RunError(f"could not {verb} checkpoint {place}: {what}; {way_out}") from error
+        if _NOT_ITS_FAULT.search(reason):
+            raise RunError(f"could not read checkpoint {place}: {reason}; nothing is lost, try again") from error
         raise RunError(
             f"checkpoint {place} is damaged or foreign ({reason}); delete that folder to go on from the one before it"
         ) from error

@@ -37,7 +37,9 @@ def held(folder: pathlib.Path, hint: str = "") -> Iterator[None]:
     """
     path = folder / NAME
     with log.writing(path):
-        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if path.is_symlink():
+            raise UsageError(f"{path} is a link, which no run makes: remove it, or give another --workdir")
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     _held.add(number)
     try:
         try:

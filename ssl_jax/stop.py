@@ -28,7 +28,8 @@ class StopSignals:
         def note(number, frame):
             del frame
             self._received.append(number)
-            signal.signal(number, before[number])
+            for each, handler in before.items():
+                signal.signal(each, handler)
             if self._raises:
                 raise Stopped
 

@@ -70,7 +70,6 @@ class Trainer:
             in_shardings=(lies, split),
             out_shardings=(lies, everywhere),
             donate_argnums=0,  # the new state takes the old one's memory
-            compiler_options=dict(meshes.compiler_options()),
         )
         self.preprocess = jax.jit(
             lambda batch, step: preprocess(batch, rng.stream(seed, "preprocess", step)),

@@ -21,6 +21,8 @@ def pytest_configure(config):
         "jax_compilation_cache_dir": str(config.cache.mkdir("jax")),
         "jax_persistent_cache_min_compile_time_secs": 0.3,
     }
+    # Scripts that tests call in this process would have it keep the memory of every test after them.
+    os.environ.setdefault("SSL_JAX_KEEP_HEAP", "0")
     for name, value in shared.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)

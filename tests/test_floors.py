@@ -123,7 +123,7 @@ ROOMS = {
     "ssl_jax.mesh": (("ssl_jax.types", "ssl_jax.lost_processes"), ("jax", "numpy")),
     "ssl_jax.archive": ((), ("numpy",)),
     "ssl_jax.quiet": (("ssl_jax.types",), ()),
-    "ssl_jax.digests": (("ssl_jax.log",), ()),
+    "ssl_jax.digests": ((), ()),
     "ssl_jax.stop": ((), ()),
     "ssl_jax.run_lock": (("ssl_jax.types", "ssl_jax.log"), ()),
     "ssl_jax.run_folder": (tuple(f"ssl_jax.{room}" for room in ("types", "log", "mesh", "run_lock")), ("jax",)),
@@ -239,7 +239,10 @@ ROOMS = {
         ("numpy", "PIL", "sklearn", "umap"),
     ),
     "experiments.config_flag": (("ssl_jax.types",), ("absl", "ml_collections")),
-    "experiments.command": (("ssl_jax.types", "ssl_jax.process", "experiments.config_flag"), ("absl",)),
+    "experiments.command": (
+        ("experiments.config_flag", *(f"ssl_jax.{room}" for room in ("types", "mesh", "process"))),
+        ("absl",),
+    ),
     "experiments.peak": ((), ("jax",)),
     "experiments.pack": (
         (

@@ -122,6 +122,7 @@ print(max(faults_after_use() for _ in range(10)) - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands freed memory back so")
 def test_freed_memory_stays_in_the_process(child, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.delenv("SSL_JAX_KEEP_HEAP")
     kept, faults = child(HEAP).stdout.split()
     monkeypatch.setenv("SSL_JAX_KEEP_HEAP", "0")
     off, faults_without = child(HEAP).stdout.split()
@@ -131,4 +132,5 @@ def test_freed_memory_stays_in_the_process(child, monkeypatch):
 
 def test_other_backends_keep_their_heap(child, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.delenv("SSL_JAX_KEEP_HEAP")
     assert child("from ssl_jax import process\nprint(process.keep_heap())").stdout == "False\n"

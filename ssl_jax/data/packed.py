@@ -22,7 +22,11 @@ IMAGES, CLASS_NAMES, NAMES = ("image", "image_a", "image_b"), "class_names", "na
 def content_of(name: str, arrays: Mapping[str, np.ndarray]) -> str:
     """What `content` is for a set of that name with these entries."""
     plain = "".join(letter if letter.isalnum() else "_" for letter in name)
-    return f"{plain}-{fingerprint.sha256(dict(arrays))[:16]}"
+    return f"{plain}-{_hash(arrays)}"
+
+
+def _hash(arrays):
+    return fingerprint.sha256(dict(arrays))[:16]
 
 
 def training(
@@ -164,6 +168,8 @@ def _read(data_dir, content, images):
     missing = [key for key in images if key not in entries]
     if missing or any(entries[key].dtype != np.uint8 or entries[key].ndim != 4 for key in images):
         raise UsageError(f"{path} holds no {missing[0] if missing else 'uint8 [n, h, w, c]'}: pack the config again")
+    if not content.endswith(f"-{_hash(entries)}"):
+        raise UsageError(f"{path} does not hold what its name says: copy it again from where experiments.pack wrote it")
     names = {key: tuple(entries[key].tolist()) if key in entries else () for key in (CLASS_NAMES, NAMES)}
     label = {"label": entries["label"]} if "label" in entries else {}
     return {**{key: entries[key] for key in images}, **label, **names}

@@ -57,7 +57,11 @@ class WandB:
         run_id = _run_id(run.folder, os.environ["WANDB_RUN_ID"] if sweep else None)
         experiment = run.config.get("experiment") or {}
         mode = self.mode
-        if mode == "online" and not wandb.login(prompt=False, verify=False):
+        try:
+            has_key = mode == "offline" or wandb.login(prompt=False, verify=False)
+        except wandb.Error:
+            has_key = False  # what stands for one is none
+        if not has_key:
             mode = "offline"
             log.say(
                 "W&B has no API key here, so this run is kept offline; to send it later: "
@@ -220,9 +224,8 @@ class WandBWriter:
 def _kill_service() -> None:
     """Kills the process that wandb runs beside this one, which hangs, so that nothing waits for it."""
     for children in pathlib.Path("/proc/self/task").glob("*/children"):
-        for child in children.read_text().split():
-            try:
-                if b"wandb-core" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
-                    os.kill(int(child), signal.SIGKILL)
-            except (FileNotFoundError, ProcessLookupError):
-                continue
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread may end meanwhile
+            for child in children.read_text().split():
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    if b"wandb-core" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
+                        os.kill(int(child), signal.SIGKILL)
