@@ -9,6 +9,7 @@ import textwrap
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -26,6 +27,15 @@ def pytest_configure(config):
     for name, value in shared.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+def _define_again(self, name, flag, define=flags.FlagValues.__setitem__):
+    flag.allow_override = True
+    define(self, name, flag)
+
+
+# One process of tests imports several scripts, whose flags may have one name; the newest has it.
+flags.FlagValues.__setitem__ = _define_again
 
 
 @pytest.fixture(scope="session")

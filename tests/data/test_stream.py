@@ -166,7 +166,7 @@ def test_batches_lie_on_the_mesh_as_the_spec_says(devices):
     assert [np.asarray(batch["label"]).tolist() for batch in got] == labels(stream(), 3, first_step=4)
     for name, spec in feed.spec.items():
         assert got[0][name].shape == spec.shape and got[0][name].dtype == spec.dtype
-        assert got[0][name].sharding.spec == PartitionSpec("data")
+        assert got[0][name].sharding.spec == PartitionSpec(("data", "shard"))
 
 
 def test_eight_devices_see_what_one_sees(child):

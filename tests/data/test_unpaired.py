@@ -139,7 +139,7 @@ def test_batches_lie_on_the_mesh_as_the_spec_says(data_dir, devices, feeding):
     for name in ("image_a", "image_b"):
         assert batch[name].shape == feed.spec[name].shape == (BATCH, 4, 5, 1)
         assert batch[name].dtype == feed.spec[name].dtype == np.uint8
-        assert batch[name].sharding.spec == PartitionSpec("data")
+        assert batch[name].sharding.spec == PartitionSpec(("data", "shard"))
 
 
 def test_eight_devices_see_what_one_sees(child, data_dir, devices):
