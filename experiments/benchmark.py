@@ -25,7 +25,6 @@ the update without that section of the config as well, in the same rounds, and r
 import copy
 import inspect
 import json
-import pathlib
 import re
 import statistics
 import time
@@ -69,11 +68,7 @@ def main(arguments):
     for name, numbers in found.items():
         told = {"config": config["method"]["type"], "variant": name, **numbers, **log.environment()}
         line = json.dumps(log.plain(told))
-        print(line)
-        if OUT.value:
-            path = pathlib.Path(OUT.value)
-            with log.writing(path), path.open("a") as file:
-                file.write(line + "\n")
+        command.tell(line, OUT.value)
 
 
 def variants(text: str) -> dict[str, list[str]]:

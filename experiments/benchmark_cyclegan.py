@@ -16,7 +16,6 @@ penalty are in the step and in no share.
 import collections
 import dataclasses
 import json
-import pathlib
 import statistics
 import time
 
@@ -114,11 +113,7 @@ def main(arguments):
     method = build.arguments(loop.fit, config, given=("folder", "config"))["method"]
     found = measure(method, size_px, batch_size, rounds=ROUNDS.value, steps=STEPS.value)
     line = json.dumps({"config": CONFIG.file, **found, **log.environment()})
-    print(line)
-    if OUT.value:
-        path = pathlib.Path(OUT.value)
-        with log.writing(path), path.open("a") as file:
-            file.write(line + "\n")
+    command.tell(line, OUT.value)
 
 
 def measure(method, size_px, batch_size, *, rounds, steps):

@@ -84,11 +84,7 @@ def main(arguments):
     result |= {"pytorch": facts["pytorch"]["version"], "pytorch_device": facts["pytorch"]["device"]}
     result |= {"rounds": ROUNDS.value, "steps_per_round": STEPS.value, **log.environment()}
     line = json.dumps(result)
-    print(line)
-    if OUT.value:
-        path = pathlib.Path(OUT.value)
-        with log.writing(path), path.open("a") as file:
-            file.write(line + "\n")
+    command.tell(line, OUT.value)
 
 
 def _summary(rounds, batch_size):

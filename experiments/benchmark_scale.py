@@ -17,7 +17,6 @@ share of it.
 import json
 import math
 import os
-import pathlib
 import socket
 import subprocess
 import sys
@@ -57,11 +56,7 @@ def main(arguments):
         if (devices, processes) == (1, 1):
             first = line["losses"]
         line = {**line, "difference": None if first is None else difference(line["losses"], first)}
-        print(json.dumps(line), flush=True)
-        if OUT.value:
-            path = pathlib.Path(OUT.value)
-            with log.writing(path), path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+        command.tell(json.dumps(line), OUT.value)
         lines.append(line)
     print("\n" + table(lines))
 

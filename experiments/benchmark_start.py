@@ -74,11 +74,7 @@ def main(arguments):
         **log.environment(),
     }
     text = json.dumps(line)
-    print(text)
-    if OUT.value:
-        path = pathlib.Path(OUT.value)
-        with log.writing(path), path.open("a") as file:
-            file.write(text + "\n")
+    command.tell(text, OUT.value)
 
 
 def start(words: list[str], workdir: pathlib.Path, compiled: pathlib.Path) -> dict[str, float]:

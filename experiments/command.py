@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from experiments import config_flag
-from ssl_jax import mesh, process
+from ssl_jax import log, mesh, process
 from ssl_jax.types import RunError, UsageError
 
 USAGE, FAILURE = 2, 1
@@ -83,6 +84,19 @@ def config_of(flag: config_flag.ConfigFlag) -> dict[str, Any]:
         return held.to_dict()
     except (OSError, AttributeError, KeyError, ImportError, SyntaxError, TypeError, ValueError) as error:
         raise UsageError(f"--{flag.name}: {_without_traceback(error)}") from error
+
+
+def tell(line: str, out: str) -> None:
+    """Prints a line, such as one of JSON, and appends it to the file `out` where one is named.
+
+    Raises:
+        RunError: where the file cannot be written.
+    """
+    print(line, flush=True)
+    if out:
+        path = pathlib.Path(out)
+        with log.writing(path), path.open("a") as file:
+            file.write(line + "\n")
 
 
 def refuse_stray_words(arguments: Sequence[str]) -> None:

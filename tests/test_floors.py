@@ -240,7 +240,7 @@ ROOMS = {
     ),
     "experiments.config_flag": (("ssl_jax.types",), ("absl", "ml_collections")),
     "experiments.command": (
-        ("experiments.config_flag", *(f"ssl_jax.{room}" for room in ("types", "mesh", "process"))),
+        ("experiments.config_flag", *(f"ssl_jax.{room}" for room in ("types", "log", "mesh", "process"))),
         ("absl",),
     ),
     "experiments.peak": ((), ("jax",)),
