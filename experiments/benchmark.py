@@ -12,8 +12,8 @@ split into `forward`, `backward` (loss and gradient, less the loss alone) and `u
 `split` says why not.
 
 In the same rounds the device multiplies large matrices and copies memory: `peak`, in operations and bytes a second.
-`share_of_peak` is the loop's FLOP/s, as XLA counts the step's, over the products' in the type that the config computes
-in. `compile_seconds` is that of the first state and of the loop's function, without the folder of compiled programs.
+`share_of_peak` is the FLOP/s of the loop's matrix products and convolutions over the peak's in the type that the config
+computes in. `compile_seconds` is that of the first state and of the loop's function, without the folder of compiled programs.
 `peak_bytes` is what XLA says that function takes, `process_peak_bytes` what the device saw of all variants until then,
 where it counts.
 
@@ -33,7 +33,7 @@ from collections.abc import Mapping
 import jax
 from absl import flags
 
-from experiments import command, config_flag, peak
+from experiments import command, config_flag, operations, peak
 from ssl_jax import build, log, loop, process, rng
 from ssl_jax.mesh import check_batch
 from ssl_jax.trainer import Trainer
@@ -118,12 +118,12 @@ class Case:
         with process.compiling_afresh():
             began = time.perf_counter()
             states = {"loop": trainer.untrained()}
-            lowered = trainer.step.lower(states["loop"], batch)
-            compiled = lowered.compile()
+            traced = trainer.step.trace(states["loop"], batch)
+            compiled = traced.lower().compile()
             self.compile_seconds = time.perf_counter() - began
-        memory, cost = compiled.memory_analysis(), lowered.cost_analysis() or compiled.cost_analysis()
+        memory = compiled.memory_analysis()
         self._peak_bytes = memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else None
-        self._flops = cost["flops"] if cost and "flops" in cost else None
+        self._flops = operations.count(traced.jaxpr)
         views = trainer.preprocess(batch, 0)
         key = rng.stream(seed, "method")
         update = jax.jit(method.step, donate_argnums=0)
@@ -182,7 +182,7 @@ class Case:
             shares = _each(seconds, lambda step, without: 1 - without / step, "step", "without")
             found |= {"without": WITHOUT.value, "share_of_step": round(statistics.median(shares), 4)}
             found["share_of_step_range"] = [round(min(shares), 4), round(max(shares), 4)]
-        rate = self._flops and self._flops / medians["loop"]
+        rate = self._flops / medians["loop"]
         return {
             "batch_size": self.batch_size,
             **{f"{name}_seconds": round(value, 6) for name, value in medians.items()},
@@ -196,7 +196,7 @@ class Case:
             "flops": self._flops,
             "flops_per_second": rate,
             "computes_in": self._computes_in,
-            "share_of_peak": rate and round(rate / peaks[self._computes_in], 4),
+            "share_of_peak": round(rate / peaks[self._computes_in], 4),
             "peak": peaks,
             "rounds": ROUNDS.value,
             "steps_per_round": STEPS.value,

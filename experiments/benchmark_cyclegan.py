@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from experiments import command, config_flag
+from experiments import command, config_flag, operations
 from ssl_jax import build, log, loop, losses, rng
 from ssl_jax.methods.cyclegan import DIRECTIONS, CycleGAN
 from ssl_jax.models import cyclegan, layers
@@ -134,7 +134,8 @@ def measure(method, size_px, batch_size, *, rounds, steps):
     }
     key, spec = rng.stream(0, "method"), jax.eval_shape(lambda: batch)
     states = {"newest": jax.jit(lambda: method.init(rng.stream(0, "init"), spec))()}
-    lowered = jax.jit(method.step, donate_argnums=0).lower(states["newest"], batch, key)
+    traced = jax.jit(method.step, donate_argnums=0).trace(states["newest"], batch, key)
+    lowered = traced.lower()
     began = time.perf_counter()
     compiled = lowered.compile()
     compile_seconds = time.perf_counter() - began
@@ -155,8 +156,7 @@ def measure(method, size_px, batch_size, *, rounds, steps):
             for kind, value in took.items():
                 of_kinds[kind].append(value)
     median = statistics.median(seconds)
-    memory, cost = compiled.memory_analysis(), lowered.cost_analysis()
-    flops = cost["flops"] if cost and "flops" in cost else None
+    memory, flops = compiled.memory_analysis(), operations.count(traced.jaxpr)
     return {
         "size_px": size_px,
         "batch_size": batch_size,
@@ -166,7 +166,7 @@ def measure(method, size_px, batch_size, *, rounds, steps):
         "compile_seconds": round(compile_seconds, 2),
         "peak_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else None,
         "flops": flops,
-        "flops_per_second": flops and flops / median,
+        "flops_per_second": flops / median,
         "seconds_by_kind": {kind: round(statistics.median(values), 5) for kind, values in of_kinds.items()},
         "share_by_kind": {
             kind: round(statistics.median(v / s for v, s in zip(values, seconds, strict=True)), 4)

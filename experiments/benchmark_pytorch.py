@@ -211,18 +211,19 @@ def _ours(folder):
     batches = feed.batches(mesh, seed, 0)
     views = trainer.preprocess(next(batches), 0)
     key = rng.stream(seed, "method")
-    update = jax.jit(method.step, donate_argnums=0)
-    states = {"step": trainer.untrained(), "loop": trainer.untrained()}
-    parameters = {
-        name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in states["step"].params.items()
-    }
+    lies = jax.tree.map(lambda leaf: leaf.sharding, trainer.state_spec)
+    update = jax.jit(method.step, donate_argnums=0, out_shardings=(lies, None))
+    state = trainer.untrained()  # both works train it on, as PyTorch's train their one network
+    parameters = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in state.params.items()}
 
     def step():
-        states["step"], metrics = update(states["step"], views, key)
+        nonlocal state
+        state, metrics = update(state, views, key)
         return lambda: jax.block_until_ready(metrics)
 
     def whole_loop():
-        states["loop"], metrics = trainer.step(states["loop"], next(batches))
+        nonlocal state
+        state, metrics = trainer.step(state, next(batches))
         return lambda: jax.block_until_ready(metrics)
 
     def peak():

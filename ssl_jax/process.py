@@ -20,6 +20,7 @@ LIMIT_BYTES = 4 * 2**30
 LEAST_SECONDS = 0.1
 """Programs that compile faster are not kept: a start that reads them back as well is no shorter."""
 _ARENAS, _MMAP, _TRIM = -8, -4, -1  # of malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD
+_HUGE_PAGES, _HUGE_PAGE_BYTES = 14, 2**21  # of madvise: MADV_HUGEPAGE
 
 
 def begin() -> None:
@@ -108,13 +109,30 @@ def keep_heap() -> bool:
     """Keeps freed memory in the process, where it computes on the CPU with glibc; whether it did.
 
     XLA frees the scratch memory of a program after each call. glibc hands so large a block back to the system, which
-    then fills every page of it with zeros again in the next step. Costs memory, and is off with `SSL_JAX_KEEP_HEAP=0`.
+    then fills every page of it with zeros again in the next step. Kept memory may lie in huge pages too, which spare
+    the processor most of its search for small ones. Costs memory, and is off with `SSL_JAX_KEEP_HEAP=0`.
     To be called before JAX starts its threads.
     """
     if os.environ.get("SSL_JAX_KEEP_HEAP") == "0" or platform.libc_ver()[0] != "glibc" or not _computes_on_cpu():
         return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return all([mallopt(_ARENAS, 1), mallopt(_MMAP, 0), mallopt(_TRIM, 2**31 - 1)])
+    libc = ctypes.CDLL(None)
+    if not all([libc.mallopt(_ARENAS, 1), libc.mallopt(_MMAP, 0), libc.mallopt(_TRIM, -1)]):
+        return False
+    _take_huge_pages(libc)
+    return True
+
+
+def _take_huge_pages(libc):
+    """Lets the heap grow into addresses that the system may back with huge pages; those not used cost nothing."""
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    length = min(8 * 2**30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    block = libc.malloc(length)
+    if block:
+        skipped = -block % _HUGE_PAGE_BYTES
+        libc.madvise(block + skipped, length - skipped, _HUGE_PAGES)  # a system without them says no
+        libc.free(block)
 
 
 def _computes_on_cpu():

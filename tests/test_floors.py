@@ -244,6 +244,7 @@ ROOMS = {
         ("absl",),
     ),
     "experiments.peak": ((), ("jax",)),
+    "experiments.operations": ((), ("numpy",)),
     "experiments.pack": (
         (
             *(f"experiments.{room}" for room in ("command", "config_flag", "output")),
@@ -253,7 +254,7 @@ ROOMS = {
     ),
     "experiments.benchmark": (
         (
-            *(f"experiments.{room}" for room in ("command", "config_flag", "peak")),
+            *(f"experiments.{room}" for room in ("command", "config_flag", "operations", "peak")),
             *(f"ssl_jax.{room}" for room in ("types", "build", "log", "loop", "mesh", "process", "rng", "trainer")),
         ),
         ("absl", "jax"),

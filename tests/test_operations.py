@@ -1,0 +1,60 @@
+"""The count of operations against XLA's own, which on CPU sees every product and convolution."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from experiments import operations
+
+
+def counted(function, *shapes):
+    given = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
+    traced = jax.jit(function).trace(*given)
+    return operations.count(traced.jaxpr), traced.lower().cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "padding", "images", "dilation", "groups"),
+    [
+        ((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1),
+        ((3, 3), (2, 2), ((1, 1), (0, 2)), (1, 1), (1, 1), 1),
+        ((4, 3), (1, 2), ((2, 2), (1, 1)), (2, 3), (1, 1), 1),
+        ((3, 2), (1, 1), ((2, 1), (0, 0)), (1, 1), (2, 3), 1),
+        ((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 4),
+    ],
+)
+def test_convolutions(window, stride, padding, images, dilation, groups):
+    def convolve(x, kernel):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, stride, padding, images, dilation, layout, groups)
+
+    shapes = ((2, 9, 7, 8), (*window, 8 // groups, 12))
+    ours, xla = counted(convolve, *shapes)
+    assert ours == xla > 0
+
+    def gradient(x, kernel):
+        return jax.grad(lambda *given: jnp.vdot(convolve(*given), 1.0), argnums=1)(x, kernel)
+
+    ours, xla = counted(lambda *given: jax.vjp(convolve, *given)[1](jnp.ones(convolve(*given).shape)), *shapes)
+    assert ours == pytest.approx(xla, rel=0.02)  # XLA's has the sums beside the products, such as a kernel's flip
+
+
+def test_products_and_what_calls_them():
+    def product(x, y):
+        return jnp.einsum("bij,bjk->bik", x, y)
+
+    shapes = ((5, 7, 3), (5, 3, 11))
+    ours, xla = counted(product, *shapes)
+    assert ours == xla == 2 * 5 * 7 * 3 * 11
+    assert counted(jax.jit(product), *shapes)[0] == ours
+    assert counted(lambda x, y: lax.cond(x[0, 0, 0] > 0, product, lambda x, y: product(2 * x, y) @ y.mT, x, y), *shapes)[
+        0
+    ] == pytest.approx(ours * 2)
+
+
+def test_a_loop_counts_each_turn():
+    def looped(x):
+        return lax.scan(lambda carry, _: (carry @ carry, None), x, length=6)[0]
+
+    assert counted(looped, (4, 4))[0] == 6 * 2 * 4**3
