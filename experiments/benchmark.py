@@ -12,10 +12,10 @@ split into `forward`, `backward` (loss and gradient, less the loss alone) and `u
 `split` says why not.
 
 In the same rounds the device multiplies large matrices and copies memory: `peak`, in operations and bytes a second.
-`share_of_peak` is the FLOP/s of the loop's matrix products and convolutions over the peak's in the type that the config
-computes in. `compile_seconds` is that of the first state and of the loop's function, without the folder of compiled programs.
-`peak_bytes` is what XLA says that function takes, `process_peak_bytes` what the device saw of all variants until then,
-where it counts.
+`share_of_peak` is the FLOP/s of the loop's matrix products and convolutions over the peak's, in the type that the
+config computes in. `compile_seconds` is that of the first state and of the loop's function, without the folder of
+compiled programs. `peak_bytes` is what XLA says that function takes, `process_peak_bytes` what the device saw of all
+variants until then, where it counts.
 
 Places that the config fills from one value follow a variant as they follow a flag. `--without=method.regularizer` times
 the update without that section of the config as well, in the same rounds, and reports its share of the update's time:

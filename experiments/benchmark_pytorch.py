@@ -47,6 +47,7 @@ SIDE = flags.DEFINE_string("side", "", "What a process that this script starts i
 
 SIDES = ("ours", "pytorch")
 WORKS = ("step", "loop")
+PAUSE_SECONDS = 0.5  # until the threads of the side before no longer wait for work by spinning
 UNUSED = {"evaluators": {}, "writers": {}, "checkpoint": {"type": "checkpoint.Policy", "every": 1}}
 
 
@@ -71,9 +72,7 @@ def main(arguments):
             for number in range(ROUNDS.value + 1):
                 # Whoever comes second finds the caches as the other left them, so they take turns at that.
                 order = SIDES if number % 2 else SIDES[::-1]
-                rounds.append(
-                    {(work, name): sides[name].ask(f"{work} {STEPS.value}") for work in WORKS for name in order}
-                )
+                rounds.append({(work, name): _timed(sides[name], work) for work in WORKS for name in order})
             peaks = {name: side.ask("peak") for name, side in sides.items()}
         finally:
             for side in sides.values():
@@ -85,6 +84,11 @@ def main(arguments):
     result |= {"rounds": ROUNDS.value, "steps_per_round": STEPS.value, **log.environment()}
     line = json.dumps(result)
     command.tell(line, OUT.value)
+
+
+def _timed(side, work):
+    time.sleep(PAUSE_SECONDS)
+    return side.ask(f"{work} {STEPS.value}")
 
 
 def _summary(rounds, batch_size):

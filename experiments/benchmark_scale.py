@@ -14,6 +14,7 @@ in rings; see `experiments.collectives`. `memory_bytes` is what the step takes o
 share of it.
 """
 
+import concurrent.futures
 import json
 import math
 import os
@@ -173,12 +174,22 @@ def _in_processes(devices, shards, processes):
         )
         for process in range(processes)
     ]
-    said = [child.communicate(timeout=LIMIT_SECONDS) for child in children]
+    where = f"{processes} process(es), {devices} devices, {shards} shards"
+    try:
+        # Together, as each waits for the others and none may wait for its output to be read.
+        with concurrent.futures.ThreadPoolExecutor(processes) as readers:
+            said = list(readers.map(lambda child: child.communicate(timeout=LIMIT_SECONDS), children))
+    except subprocess.TimeoutExpired as error:
+        raise RunError(f"{where}: not over after {LIMIT_SECONDS} seconds") from error
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
     for child, (_, errors) in zip(children, said, strict=True):
         if child.returncode:
             last = (errors.strip().splitlines() or ["it said nothing"])[-1].removeprefix("error: ")
             kind = UsageError if child.returncode == command.USAGE else RunError
-            raise kind(f"{processes} process(es), {devices} devices, {shards} shards: {last}")
+            raise kind(f"{where}: {last}")
     return json.loads(said[0][0].splitlines()[-1])
 
 

@@ -14,7 +14,6 @@ from ssl_jax import checkpoint as checkpoints
 from ssl_jax import log, run_folder, sheet, types
 from ssl_jax import mesh as meshes
 from ssl_jax.journal import Journal
-from ssl_jax.run_folder import claim as claim  # self-training finds it here
 from ssl_jax.run_folder import read_summary
 from ssl_jax.stop import Stopped, StopSignals
 from ssl_jax.trainer import Trainer

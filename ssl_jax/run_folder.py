@@ -104,9 +104,14 @@ def _read_json(file):
 
 
 def _deciding(config):
-    """The leaves that decide the result: all but what watches, names or carries, and where the data lie."""
+    """The leaves that decide the result: all but what watches, names or carries, and where the data lie.
+
+    Of a data set's own file the name decides, not its folder.
+    """
     carrying = ("evaluators", "writers", "checkpoint", "log_every", "mesh", "experiment")
     leaves = _leaves({key: value for key, value in config.items() if key not in carrying})
+    if isinstance(file := leaves.get("config.data.file"), str):
+        leaves["config.data.file"] = pathlib.PurePath(file).name
     places = ("data_dir", "workers", "guesses.file", "guesses.data_dir")
     elsewhere = ("config.graft.origin", "config.self_training.unlabelled.data_dir")
     left_out = {*elsewhere, *(f"config.data.{place}" for place in places)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax import build, classifier, fingerprint, log, loop, metrics, types
+from ssl_jax import build, classifier, fingerprint, log, loop, metrics, run_folder, types
 from ssl_jax.analysis import confidence
 
 
@@ -79,7 +79,8 @@ def rounds(
         A dict for each round: its number, scores, and, but for the last, what was kept of its predictions.
 
     Raises:
-        UsageError: for a config that does not fit, a folder that holds another run, or no images to learn from.
+        UsageError: for a config that does not fit, a folder that holds another run or in which another process trains
+            its rounds, or no images to learn from.
     """
     section = config["self_training"]
     inner = {key: value for key, value in config.items() if key != "self_training"}
@@ -87,30 +88,32 @@ def rounds(
     settings = build.section(section, "config.self_training")
     if len(labelled) == settings.unlabelled.examples:  # said before a round is trained for nothing
         raise _nothing_left(len(labelled))
-    loop.claim(folder, config)
-    earlier = loop.read_summary(folder)
-    if earlier.get("finished"):
-        return earlier["rounds"]
-    found: list[dict[str, Any]] = []
-    kept = None
-    for number in range(settings.rounds + 1):
-        place = folder / f"round_{number}"
-        summary = fit(place, _with_guesses(inner, section["unlabelled"], folder, number, kept))
-        scores = log.scores(summary)
-        found.append({"round": number})
-        found[-1] |= {f"{name}_{key}": each[key] for name, each in scores.items() for key in ("accuracy", "macro_f1")}
-        if number < settings.rounds:
-            kept = _guesses(folder / f"guesses_{number + 1}.npz", place, settings, number + 1, labelled)
+    with run_folder.training(folder, config):
+        earlier = run_folder.read_summary(folder)
+        if earlier.get("finished"):
+            return earlier["rounds"]
+        found: list[dict[str, Any]] = []
+        kept = None
+        for number in range(settings.rounds + 1):
+            place = folder / f"round_{number}"
+            summary = fit(place, _with_guesses(inner, section["unlabelled"], folder, number, kept))
+            scores = log.scores(summary)
+            found.append({"round": number})
             found[-1] |= {
-                "kept": len(kept.rows),
-                "of": kept.candidates,
-                "kept_precision": kept.precision,
-                "unlabelled_accuracy": kept.accuracy,
+                f"{name}_{key}": each[key] for name, each in scores.items() for key in ("accuracy", "macro_f1")
             }
-        finished = number == settings.rounds
-        told = {**(summary if finished else {}), "finished": finished, "rounds": found}
-        log.replace(folder / "summary.json", json.dumps(log.plain(told), indent=2))
-    return found
+            if number < settings.rounds:
+                kept = _guesses(folder / f"guesses_{number + 1}.npz", place, settings, number + 1, labelled)
+                found[-1] |= {
+                    "kept": len(kept.rows),
+                    "of": kept.candidates,
+                    "kept_precision": kept.precision,
+                    "unlabelled_accuracy": kept.accuracy,
+                }
+            finished = number == settings.rounds
+            told = {**(summary if finished else {}), "finished": finished, "rounds": found}
+            log.replace(folder / "summary.json", json.dumps(log.plain(told), indent=2))
+        return found
 
 
 def _guesses(file, run, settings, round_, labelled):

@@ -204,7 +204,7 @@ ROOMS = {
     "ssl_jax.self_training": (
         (
             *(f"ssl_jax.{room}" for room in ("types", "fingerprint", "metrics", "log", "loop", "build", "classifier")),
-            "ssl_jax.analysis.confidence",
+            *(f"ssl_jax.{room}" for room in ("run_folder", "analysis.confidence")),
         ),
         ("numpy",),
     ),
@@ -324,7 +324,7 @@ ROOMS = {
     ),
     "experiments.benchmark_cyclegan": (
         (
-            *(f"experiments.{room}" for room in ("command", "config_flag")),
+            *(f"experiments.{room}" for room in ("command", "config_flag", "operations")),
             *(f"ssl_jax.{room}" for room in ("types", "rng", "log", "build", "loop", "losses", "methods.cyclegan")),
             *(f"ssl_jax.models.{room}" for room in ("cyclegan", "layers")),
         ),

@@ -210,7 +210,7 @@ def test_nothing_is_written_through_a_link_to_elsewhere(tmp_path):
         ({"type": "data.prepare.images", "root": ".", "name": "x"}, "it acts when it is called"),
         ({"type": "models.inception_weights.convert", "pth": "a", "npz": "b"}, "it acts when it is called"),
         ({"type": "mesh.join_processes", "coordinator": "x:1", "processes": 2, "process": 0}, "it acts when"),
-        ({"type": "loop.claim", "folder": "x", "config": {}}, "it acts when it is called"),
+        ({"type": "run_folder.claim", "folder": "x", "config": {}}, "it acts when it is called"),
         ({"type": "data.digits.ensure", "data_dir": "x"}, "it acts when it is called"),
         ({"type": "os.system", "command": "x"}, "there is no module ssl_jax.os"),
         ({"type": "log.replace\n"}, "config.x.type='log.replace\\n'"),

@@ -124,6 +124,34 @@ def test_a_process_that_dies_ends_all_and_the_same_commands_go_on(setting, victi
     assert lines(place)[-1]["step"] > last
 
 
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_stop_signal_to_one_stops_both_at_one_step(setting, asked):
+    folder, env, _ = setting
+    place, file = folder / f"stopped_{asked}", folder / f"stopped_{asked}.json"
+    config = scale_runs.config_of("simsiam_stream", folder / "data", folder / "alone" / "simsiam", 100_000)
+    file.write_text(json.dumps(config))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "experiments.train", f"--config={file}", f"--workdir={place}"]
+    words += [f"--coordinator=127.0.0.1:{port}", "--processes=2"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [
+        subprocess.Popen([*words, f"--process={process}"], env=env, cwd=runs.REPOSITORY, **pipes) for process in (0, 1)
+    ]
+    deadline = time.monotonic() + 120
+    while len(lines(place)) < 12 and time.monotonic() < deadline and both[0].poll() is None:
+        time.sleep(0.02)
+    both[asked].send_signal(signal.SIGTERM)
+    said = [child.communicate(timeout=100)[1] for child in both]
+    step = lines(place)[-1]["step"]
+    for child, errors in zip(both, said, strict=True):
+        assert child.returncode == 1 and len(errors.splitlines()) == 1, said
+        assert f"at step {step} of 100000" in errors, said
+    assert (place / "checkpoints" / str(step)).is_dir(), "the step that both stopped at is saved"
+    assert [line["step"] for line in lines(place)] == list(range(1, step + 1))
+
+
 JOIN = """
 import sys
 import numpy as np

@@ -11,8 +11,7 @@ one core's time in float32:
   4 times;
 - a transposed convolution of maps below 4 px: phase by phase, 9 times;
 - a kernel gradient of few outputs at stride 1: one matrix product a row of the window, 2 to 5 times;
-- one of at most 9 positions between many channels on large maps, or with a stride: one product a position, 1.3 to 4
-  times;
+- one of few positions between many channels on large maps, or with a stride: one product a position, 1.3 to 6 times;
 - one at stride 1 of many pixels: one product for all positions, of the outputs as each row of the window meets them
   with the images as each column does, 1.1 to 2.5 times;
 - one of groups: the same, 100 times.
@@ -29,7 +28,7 @@ FAST_FEATURES = 64  # with fewer, convolutions of few channels miss the fast ker
 NARROW = 16  # convolutions between no more channels miss it too
 MOST_COLUMNS = 4
 LEAST_MAP_PX = 4
-MOST_TAPS = 9
+MOST_TAPS, MOST_TAPS_STRIDED = 9, 16
 WIDE, WIDE_STRIDED, FEW_FOR_TAPS, LEAST_PIXELS = 128, 16, 32, 2048
 LEAST_CROSSED_PX, LEAST_CROSSED_PIXELS = 12, 8192
 
@@ -85,9 +84,11 @@ def _on_cpu() -> bool:
 
 def _is_wide(x, y, stride, window):
     """Whether one matrix product a position beats XLA's kernel gradient, which falls off where maps outgrow a cache."""
-    narrowest, pixels = min(x.shape[-1], y.shape[-1]), y[..., 0].size
-    large = narrowest >= WIDE_STRIDED if stride > 1 else narrowest >= WIDE and pixels >= LEAST_PIXELS
-    return large and window[0] * window[1] <= MOST_TAPS
+    narrowest, pixels, positions = min(x.shape[-1], y.shape[-1]), y[..., 0].size, window[0] * window[1]
+    large = narrowest >= WIDE and pixels >= LEAST_PIXELS
+    if stride > 1:
+        large = narrowest >= (WIDE_STRIDED if positions <= MOST_TAPS else WIDE)
+    return large and positions <= (MOST_TAPS_STRIDED if stride > 1 else MOST_TAPS)
 
 
 def _is_crossed(x, y, stride, window):
