@@ -1,6 +1,7 @@
 """`ssl_jax.process`: where compiled programs go and whose folder it may be, and a heap that keeps its pages."""
 
 import os
+import pathlib
 import platform
 
 import pytest
@@ -128,6 +129,30 @@ def test_freed_memory_stays_in_the_process(child, monkeypatch):
     off, faults_without = child(HEAP).stdout.split()
     # Ten blocks of 64 MiB: 32 faults each at the least, where the system's pages are large.
     assert (kept, off) == ("True", "False") and int(faults) < 100 < 300 < int(faults_without)
+
+
+HUGE = """
+import re, sys
+from ssl_jax import process
+process.keep_heap()
+import jax.numpy as jnp
+numbers = jnp.ones(2**24).block_until_ready()
+print(re.search(r"AnonHugePages: *([0-9]+)", open("/proc/self/smaps_rollup").read())[1])
+"""
+HUGE_PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(),
+    reason="this system has no huge pages to give",
+)
+def test_arrays_lie_in_huge_pages(child, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.delenv("SSL_JAX_KEEP_HEAP")
+    assert int(child(HUGE).stdout) > 2**14  # KiB, of an array of 2**16
+    if "[madvise]" in HUGE_PAGES.read_text():
+        monkeypatch.setenv("SSL_JAX_KEEP_HEAP", "0")
+        assert int(child(HUGE).stdout) < 2**14
 
 
 def test_other_backends_keep_their_heap(child, monkeypatch):

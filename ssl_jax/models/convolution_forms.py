@@ -110,8 +110,8 @@ def _lax_conv_transpose(y, kernel, stride, padding, size, groups):
 
 
 def _lax_kernel_gradient(x, y, stride, margins, window, groups):
-    zero = jnp.zeros((*window, x.shape[-1] // groups, y.shape[-1]), x.dtype)
-    return jax.vjp(lambda kernel: _lax_conv(x, kernel, (stride, stride), margins, groups), zero)[1](y)[0]
+    kernel = jax.ShapeDtypeStruct((*window, x.shape[-1] // groups, y.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda kernel: _lax_conv(x, kernel, (stride, stride), margins, groups), kernel)(y)[0]
 
 
 def _conv(x, kernel, stride, margins: Margins, groups):

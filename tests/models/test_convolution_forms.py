@@ -93,7 +93,14 @@ def check(shape, derived):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, (46, 49), 128, 130, 3, 1, 0), (1, (6, 7), 32, 33, 3, 2, 1), (1, (5, 6), 33, 32, 1, 2, 0)]
+    "shape",
+    [
+        (1, (46, 49), 128, 130, 3, 1, 0),
+        (1, (6, 7), 32, 33, 3, 2, 1),
+        (2, (7, 6), 16, 18, 3, 2, 1),
+        (1, (5, 6), 33, 32, 1, 2, 0),
+        (2, (66, 65), 128, 129, 4, 2, 1),
+    ],
 )
 def test_the_kernel_gradient_between_many_channels_equals_laxs_and_is_matrix_products(shape):
     with jax.enable_x64(True):
@@ -102,6 +109,12 @@ def test_the_kernel_gradient_between_many_channels_equals_laxs_and_is_matrix_pro
         np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9 * np.abs(wanted).max())
     names = [equation.primitive.name for equation in equations(jax.make_jaxpr(own)(*arrays).jaxpr)]
     assert "conv_general_dilated" not in names and names.count("dot_general") == shape[4] ** 2
+
+
+@pytest.mark.parametrize("shape", [(1, (6, 7), 15, 33, 3, 2, 1), (2, (66, 65), 127, 129, 4, 2, 1)])
+def test_fewer_channels_keep_xlas_kernel_gradient(shape):
+    own, _, arrays = maps(*shape, np.float32)["kernel_gradient"]
+    assert convolutions(own, arrays)
 
 
 def convolutions(function, arrays):
