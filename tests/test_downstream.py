@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from ssl_jax import classifier, pretrained
+from ssl_jax import classifier, pretrained, run_lock
 from ssl_jax.data import prepare, source
 from tests import runs
 
@@ -217,10 +217,16 @@ def test_self_training_keeps_its_rounds_and_their_precision(setting):
     assert not set(labelled) & set(kept[1]["rows"])
     arrays = _arrays(folder / "pseudo" / "round_2" / "arrays.npz")
     np.testing.assert_array_equal(arrays["data/guessed"], kept[1]["rows"])
-    # A second start finds everything done, and changes nothing.
-    before = {path: path.read_bytes() for path in sorted((folder / "pseudo").rglob("*")) if path.is_file()}
+    # A second start finds everything done, and changes nothing but who held the lock.
+    files = [path for path in sorted((folder / "pseudo").rglob("*")) if path.is_file()]
+    lock = folder / "pseudo" / "run.lock"
+    before = {path: path.read_bytes() for path in files if path != lock}
     call(words, env)
-    assert before == {path: path.read_bytes() for path in sorted((folder / "pseudo").rglob("*")) if path.is_file()}
+    assert files == [path for path in sorted((folder / "pseudo").rglob("*")) if path.is_file()]
+    assert before == {path: path.read_bytes() for path in files if path != lock}
+    # One that is at work, between two rounds too, is not disturbed.
+    with run_lock.held(folder / "pseudo"):
+        assert "pseudo is being trained by process" in call(words, env, code=2)
     # The classifier that predict takes is the last round's.
     last = classifier.load(folder / "pseudo")
     scans = source.open_source("digits", "test", str(folder / "data")).read_all()

@@ -59,3 +59,14 @@ def test_a_run_goes_on_under_another_name_or_without_one(tmp_path):
 def test_an_empty_list_says_what_an_absent_key_says():
     before, empty, filled = ({"data": {"name": "digits", **more}} for more in ({}, {"without": []}, {"without": ["8"]}))
     assert run_folder._deciding(before) == run_folder._deciding(empty) != run_folder._deciding(filled)
+
+
+def test_the_folder_of_a_data_file_may_change_and_its_name_may_not(tmp_path):
+    def told(file):
+        return {**config(), "data": {"type": "data.resident.npz", "file": file, "batch_size": 8}}
+
+    run_folder.claim(tmp_path, told("/here/digits-0123.npz"))
+    run_folder.claim(tmp_path, told("elsewhere/digits-0123.npz"))
+    assert json.loads((tmp_path / "config.json").read_text())["data"]["file"] == "elsewhere/digits-0123.npz"
+    with pytest.raises(UsageError, match=r"config\.data\.file is 'digits-0123\.npz' there, 'digits-4567\.npz' here"):
+        run_folder.claim(tmp_path, told("elsewhere/digits-4567.npz"))
