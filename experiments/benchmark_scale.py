@@ -175,22 +175,29 @@ def _in_processes(devices, shards, processes):
         for process in range(processes)
     ]
     where = f"{processes} process(es), {devices} devices, {shards} shards"
+    with concurrent.futures.ThreadPoolExecutor(processes) as readers:
+        # All at once: each process waits for the others, and none may wait for its output to be read.
+        said = [readers.submit(_output, child, where) for child in children]
+        try:
+            for each in concurrent.futures.as_completed(said):
+                each.result()  # of several that fail the first says why
+        finally:
+            for child in children:
+                child.kill()
+    return json.loads(said[0].result().splitlines()[-1])
+
+
+def _output(child, where):
+    """What a process printed, once it has ended well."""
     try:
-        # Together, as each waits for the others and none may wait for its output to be read.
-        with concurrent.futures.ThreadPoolExecutor(processes) as readers:
-            said = list(readers.map(lambda child: child.communicate(timeout=LIMIT_SECONDS), children))
+        printed, errors = child.communicate(timeout=LIMIT_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise RunError(f"{where}: not over after {LIMIT_SECONDS} seconds") from error
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-    for child, (_, errors) in zip(children, said, strict=True):
-        if child.returncode:
-            last = (errors.strip().splitlines() or ["it said nothing"])[-1].removeprefix("error: ")
-            kind = UsageError if child.returncode == command.USAGE else RunError
-            raise kind(f"{where}: {last}")
-    return json.loads(said[0][0].splitlines()[-1])
+    if child.returncode:
+        last = (errors.strip().splitlines() or ["it said nothing"])[-1].removeprefix("error: ")
+        kind = UsageError if child.returncode == command.USAGE else RunError
+        raise kind(f"{where}: {last}")
+    return printed
 
 
 def _numbers(flag):

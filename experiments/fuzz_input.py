@@ -62,7 +62,7 @@ TYPES = (
     "data.write.publish",
     "models.inception_weights.convert",
     "run_folder.claim",
-    "run_folder.claim",
+    "run_folder.training",
     "loop.fit",
     "\u202e.\ud800",
 )

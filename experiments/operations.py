@@ -8,20 +8,28 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from jax.interpreters import partial_eval
 
 
 def count(jaxpr: Any) -> float:
     """Multiplications and additions of every product and convolution in a jaxpr, those of the functions it calls too.
 
-    Positions of a window that meet padding or the gaps of a dilation are not counted, as in XLA's count. The dearest of
-    several branches counts, and the body of a loop of unknown length once.
+    What nothing uses is not counted, nor are positions of a window that meet padding or the gaps of a dilation, as in
+    XLA's count. The dearest of several branches counts, and the body of a loop of unknown length once. What is computed
+    counts: some forms that convolutions take on CPUs multiply by zeros, 4 to 8 % of a whole step.
 
     Args:
         jaxpr: as `jax.make_jaxpr` and `jax.jit(f).trace(...)` give it.
     """
+    open_jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    used, _ = partial_eval.dce_jaxpr(open_jaxpr, [True] * len(open_jaxpr.outvars))
+    return _count(used)
+
+
+def _count(jaxpr):
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        name, inner = equation.primitive.name, [count(each) for each in _jaxprs(equation.params)]
+        name, inner = equation.primitive.name, [_count(each) for each in _jaxprs(equation.params)]
         if name == "dot_general":
             total += _product(equation)
         elif name == "conv_general_dilated":

@@ -25,6 +25,8 @@ _ACTING = (
     *("data.prepare.*", "data.tfrecord.*", "data.write.*", "*.ensure", "*.convert", "*.join_processes"),
     *("journal.*", "log.*", "lost_processes.*", "process.*", "quiet.*", "report*", "run_folder.*", "run_lock.*"),
 )
+MOST_STEPS = 2**31 - 1
+"""They are counted on the device as int32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +52,10 @@ class Clock:
         Raises:
             UsageError: for text that is none of these, or a negative number.
         """
-        if isinstance(value, int) and value >= 0:
+        if isinstance(value, int) and 0 <= value <= MOST_STEPS:
             return value
+        if isinstance(value, int) and value > 0:
+            raise UsageError(f"{path}={_shown(value)}: {MOST_STEPS:,} steps are the most")
         match = re.fullmatch(r"([0-9]*\.?[0-9]+) ?(steps?|epochs?|[kM]?images|%|)", str(value).strip())
         if not match:
             raise UsageError(
@@ -72,9 +76,8 @@ class Clock:
             "%": (self.total_steps or 0) / 100,
         }
         steps = amount * one[unit]
-        # They are counted on the device as int32.
-        if steps > 2**31 - 1:
-            raise UsageError(f"{path}={_shown(value)} comes to {steps:.3g} steps, and {2**31 - 1:,} are the most")
+        if steps > MOST_STEPS:
+            raise UsageError(f"{path}={_shown(value)} comes to {steps:.3g} steps, and {MOST_STEPS:,} are the most")
         return max(round(steps), 1 if amount else 0)
 
 
@@ -112,6 +115,7 @@ def arguments(function: Callable[..., Any], config: Mapping[str, Any], *, given:
     config = normalised(config)
     hints = check(function, config, given=given)
     feed = _construct(config["data"], hints["data"], "config.data", None)
+    _check_built(feed, hints["data"], "config.data")
     clock = Clock(feed.examples, feed.batch_size)
     clock = dataclasses.replace(clock, total_steps=clock.steps(config["duration"], "config.duration"))
     if clock.total_steps == 0 and config["duration"] not in (0, "0", "0 steps"):

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pathlib
 import platform
+import resource
 import stat
 import sys
 import zlib
@@ -123,7 +124,13 @@ def keep_heap() -> bool:
 
 
 def _take_huge_pages(libc):
-    """Lets the heap grow into addresses that the system may back with huge pages; those not used cost nothing."""
+    """Lets the heap grow into addresses that the system may back with huge pages; those not used cost addresses only.
+
+    So not where addresses are counted, by a limit of the process or a system that commits no more than it has, nor
+    where malloc is another than glibc's or fills what it gives out.
+    """
+    if _addresses_are_counted() or _malloc_is_special():
+        return
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -133,6 +140,21 @@ def _take_huge_pages(libc):
         skipped = -block % _HUGE_PAGE_BYTES
         libc.madvise(block + skipped, length - skipped, _HUGE_PAGES)  # a system without them says no
         libc.free(block)
+
+
+def _addresses_are_counted():
+    limited = any(
+        resource.getrlimit(kind) != (resource.RLIM_INFINITY,) * 2 for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    )
+    try:
+        return limited or pathlib.Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
+    except OSError:
+        return True
+
+
+def _malloc_is_special():
+    told = [os.environ.get("GLIBC_TUNABLES", ""), *os.environ]  # MALLOC_PERTURB_ is a variable of its own
+    return bool(os.environ.get("LD_PRELOAD")) or any("perturb" in text.lower() for text in told)
 
 
 def _computes_on_cpu():

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -106,11 +107,12 @@ def _read_json(file):
 def _deciding(config):
     """The leaves that decide the result: all but what watches, names or carries, and where the data lie.
 
-    Of a data set's own file the name decides, not its folder.
+    A data set's file may lie elsewhere if its name ends in the hash of what is inside, as `experiments.pack` writes it.
     """
     carrying = ("evaluators", "writers", "checkpoint", "log_every", "mesh", "experiment")
     leaves = _leaves({key: value for key, value in config.items() if key not in carrying})
-    if isinstance(file := leaves.get("config.data.file"), str):
+    file = leaves.get("config.data.file")
+    if isinstance(file, str) and re.fullmatch(r".+-[0-9a-f]{16}\.npz", pathlib.PurePath(file).name):
         leaves["config.data.file"] = pathlib.PurePath(file).name
     places = ("data_dir", "workers", "guesses.file", "guesses.data_dir")
     elsewhere = ("config.graft.origin", "config.self_training.unlabelled.data_dir")

@@ -390,6 +390,12 @@ def test_steps_in_a_tuple_are_resolved_one_by_one():
         build.section({**section, "times": (1, "soon")}, "config.x", clock)
 
 
+@pytest.mark.parametrize("value", [2**31, 10**400])
+def test_more_steps_than_a_device_counts_are_refused(value):
+    assert CLOCK.steps(2**31 - 1, "config.x") == 2**31 - 1
+    assert refusal(CLOCK.steps, value, "config.x").endswith(": 2,147,483,647 steps are the most")
+
+
 def test_a_duration_in_words_needs_something_to_measure_by():
     message = refusal(build.section, leaf(every="5 epochs"), "config.leaf")
     assert message.startswith("config.leaf.every='5 epochs': no data set is at hand")

@@ -244,7 +244,7 @@ ROOMS = {
         ("absl",),
     ),
     "experiments.peak": ((), ("jax",)),
-    "experiments.operations": ((), ("numpy",)),
+    "experiments.operations": ((), ("jax", "numpy")),
     "experiments.pack": (
         (
             *(f"experiments.{room}" for room in ("command", "config_flag", "output")),

@@ -61,12 +61,16 @@ def test_an_empty_list_says_what_an_absent_key_says():
     assert run_folder._deciding(before) == run_folder._deciding(empty) != run_folder._deciding(filled)
 
 
-def test_the_folder_of_a_data_file_may_change_and_its_name_may_not(tmp_path):
+def test_a_data_file_may_move_if_its_name_says_what_is_inside(tmp_path):
     def told(file):
         return {**config(), "data": {"type": "data.resident.npz", "file": file, "batch_size": 8}}
 
-    run_folder.claim(tmp_path, told("/here/digits-0123.npz"))
-    run_folder.claim(tmp_path, told("elsewhere/digits-0123.npz"))
-    assert json.loads((tmp_path / "config.json").read_text())["data"]["file"] == "elsewhere/digits-0123.npz"
-    with pytest.raises(UsageError, match=r"config\.data\.file is 'digits-0123\.npz' there, 'digits-4567\.npz' here"):
-        run_folder.claim(tmp_path, told("elsewhere/digits-4567.npz"))
+    one, other = "digits-0123456789abcdef.npz", "digits-fedcba9876543210.npz"
+    run_folder.claim(tmp_path / "packed", told(f"/here/{one}"))
+    run_folder.claim(tmp_path / "packed", told(f"elsewhere/{one}"))
+    assert json.loads((tmp_path / "packed" / "config.json").read_text())["data"]["file"] == f"elsewhere/{one}"
+    with pytest.raises(UsageError, match=rf"config\.data\.file is '{one}' there, '{other}' here"):
+        run_folder.claim(tmp_path / "packed", told(f"elsewhere/{other}"))
+    run_folder.claim(tmp_path / "own", told("/a/images.npz"))
+    with pytest.raises(UsageError, match=r"config\.data\.file is '/a/images\.npz' there, '/b/images\.npz' here"):
+        run_folder.claim(tmp_path / "own", told("/b/images.npz"))

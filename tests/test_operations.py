@@ -6,6 +6,7 @@ import pytest
 from jax import lax
 
 from experiments import operations
+from ssl_jax.models import convolution_forms, convolution_maps
 
 
 def counted(function, *shapes):
@@ -67,3 +68,25 @@ def test_a_loop_counts_each_turn():
         return lax.scan(lambda carry, _: (carry @ carry, None), x, length=6)[0]
 
     assert counted(looped, (4, 4))[0] == 6 * 2 * 4**3
+
+    def until(x):
+        return lax.while_loop(lambda x: x[0, 0] > 0, lambda x: x @ x, x)
+
+    assert counted(until, (4, 4))[0] == 2 * 4**3
+
+
+def test_what_nothing_uses_is_not_counted():
+    def gradient(x, y):
+        return jax.vjp(lambda x: x @ y, x)[1](x @ y)[0]  # the value of the inner product is thrown away
+
+    assert counted(gradient, (5, 3), (3, 3))[0] == 2 * 2 * 5 * 3 * 3
+
+
+def test_a_whole_step_and_its_rules_of_derivation_count_as_xla_counts_them(monkeypatch):
+    monkeypatch.setattr(convolution_forms, "_on_cpu", lambda: False)
+
+    def step(x, kernel):
+        return jax.grad(lambda kernel: jnp.sum(jnp.square(convolution_maps.conv(x, kernel, 2, 1))))(kernel)
+
+    ours, xla = counted(step, (4, 32, 32, 16), (3, 3, 16, 64))
+    assert ours == pytest.approx(xla, rel=0.02)  # XLA's has the squares and the sum

@@ -139,11 +139,16 @@ def test_a_stop_signal_to_one_stops_both_at_one_step(setting, asked):
     both = [
         subprocess.Popen([*words, f"--process={process}"], env=env, cwd=runs.REPOSITORY, **pipes) for process in (0, 1)
     ]
-    deadline = time.monotonic() + 120
-    while len(lines(place)) < 12 and time.monotonic() < deadline and both[0].poll() is None:
-        time.sleep(0.02)
-    both[asked].send_signal(signal.SIGTERM)
-    said = [child.communicate(timeout=100)[1] for child in both]
+    try:
+        deadline = time.monotonic() + 120
+        while len(lines(place)) < 12 and time.monotonic() < deadline and both[0].poll() is None:
+            time.sleep(0.02)
+        both[asked].send_signal(signal.SIGTERM)
+        said = [child.communicate(timeout=100)[1] for child in both]
+    finally:
+        for child in both:
+            child.kill()
+            child.wait()
     step = lines(place)[-1]["step"]
     for child, errors in zip(both, said, strict=True):
         assert child.returncode == 1 and len(errors.splitlines()) == 1, said

@@ -11,7 +11,8 @@ one core's time in float32:
   4 times;
 - a transposed convolution of maps below 4 px: phase by phase, 9 times;
 - a kernel gradient of few outputs at stride 1: one matrix product a row of the window, 2 to 5 times;
-- one of few positions between many channels on large maps, or with a stride: one product a position, 1.3 to 6 times;
+- one of few positions, between many channels on large maps or with a stride: one product a position, 1.3 to 6 times
+  where images outgrow a cache;
 - one at stride 1 of many pixels: one product for all positions, of the outputs as each row of the window meets them
   with the images as each column does, 1.1 to 2.5 times;
 - one of groups: the same, 100 times.
@@ -29,7 +30,8 @@ NARROW = 16  # convolutions between no more channels miss it too
 MOST_COLUMNS = 4
 LEAST_MAP_PX = 4
 MOST_TAPS, MOST_TAPS_STRIDED = 9, 16
-WIDE, WIDE_STRIDED, FEW_FOR_TAPS, LEAST_PIXELS = 128, 16, 32, 2048
+WIDE, WIDE_STRIDED, LEAST_PIXELS, LEAST_PIXELS_STRIDED = 128, 32, 2048, 1024
+LEAST_NUMBERS = 2**20  # of images of fewer than WIDE_STRIDED channels
 LEAST_CROSSED_PX, LEAST_CROSSED_PIXELS = 12, 8192
 
 Margins = list[tuple[int, int]]
@@ -85,10 +87,11 @@ def _on_cpu() -> bool:
 def _is_wide(x, y, stride, window):
     """Whether one matrix product a position beats XLA's kernel gradient, which falls off where maps outgrow a cache."""
     narrowest, pixels, positions = min(x.shape[-1], y.shape[-1]), y[..., 0].size, window[0] * window[1]
-    large = narrowest >= WIDE and pixels >= LEAST_PIXELS
-    if stride > 1:
-        large = narrowest >= (WIDE_STRIDED if positions <= MOST_TAPS else WIDE)
-    return large and positions <= (MOST_TAPS_STRIDED if stride > 1 else MOST_TAPS)
+    if stride == 1:
+        return narrowest >= WIDE and pixels >= LEAST_PIXELS and positions <= MOST_TAPS
+    if positions <= MOST_TAPS:
+        return narrowest >= (NARROW if x.size >= LEAST_NUMBERS else WIDE_STRIDED)
+    return narrowest >= WIDE and pixels >= LEAST_PIXELS_STRIDED and positions <= MOST_TAPS_STRIDED
 
 
 def _is_crossed(x, y, stride, window):
@@ -174,12 +177,12 @@ def _kernel_gradient_by_taps(x, y, stride, padding, window, groups):
     y = y.reshape(-1, groups, y.shape[-1] // groups)
     # The axis of groups, even of one, makes XLA transpose the outputs once for its fast product of all positions. That
     # is worth it where there are many positions of many channels; a 1x1 window takes 3 to 6 times as long by it.
-    is_small = groups == 1 and (max(window) == 1 or min(x.shape[-1], y.shape[-1]) < FEW_FOR_TAPS)
+    without_groups_axis = groups == 1 and (max(window) == 1 or min(x.shape[-1], y.shape[-1]) < WIDE_STRIDED)
     taps = []
     for row in range(window[0]):
         for column in range(window[1]):
             seen = x[:, row : row + height : stride, column : column + width : stride].reshape(len(y), groups, -1)
-            if is_small:
+            if without_groups_axis:
                 taps.append(seen[:, 0].T @ y[:, 0])
             else:
                 taps.append(jnp.einsum("ngc,ngf->cgf", seen, y))

@@ -97,7 +97,7 @@ def check(shape, derived):
     [
         (1, (46, 49), 128, 130, 3, 1, 0),
         (1, (6, 7), 32, 33, 3, 2, 1),
-        (2, (7, 6), 16, 18, 3, 2, 1),
+        (1, (260, 259), 16, 18, 3, 2, 1),
         (1, (5, 6), 33, 32, 1, 2, 0),
         (2, (66, 65), 128, 129, 4, 2, 1),
     ],
@@ -111,10 +111,33 @@ def test_the_kernel_gradient_between_many_channels_equals_laxs_and_is_matrix_pro
     assert "conv_general_dilated" not in names and names.count("dot_general") == shape[4] ** 2
 
 
-@pytest.mark.parametrize("shape", [(1, (6, 7), 15, 33, 3, 2, 1), (2, (66, 65), 127, 129, 4, 2, 1)])
-def test_fewer_channels_keep_xlas_kernel_gradient(shape):
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, (260, 260), 15, 33, 3, 2, 1),
+        (1, (250, 250), 16, 33, 3, 2, 1),  # images that a cache holds
+        (2, (66, 65), 127, 129, 4, 2, 1),
+        (1, (60, 62), 128, 129, 4, 2, 1),
+        (1, (60, 62), 128, 129, 5, 2, 1),
+    ],
+)
+def test_smaller_ones_keep_xlas_kernel_gradient(shape):
     own, _, arrays = maps(*shape, np.float32)["kernel_gradient"]
     assert convolutions(own, arrays)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((1, (260, 260), 16, 18, 3, 2, 1), 0),
+        ((1, (5, 6), 33, 32, 1, 2, 0), 0),
+        ((1, (6, 7), 32, 33, 3, 2, 1), 1),
+    ],
+)
+def test_products_of_a_position_have_an_axis_of_groups_where_it_pays(shape, axes):
+    own, _, arrays = maps(*shape, np.float32)["kernel_gradient"]
+    found = [e for e in equations(jax.make_jaxpr(own)(*arrays).jaxpr) if e.primitive.name == "dot_general"]
+    assert {len(each.params["dimension_numbers"][1][0]) for each in found} == {axes}
 
 
 def convolutions(function, arrays):
