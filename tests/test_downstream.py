@@ -18,6 +18,7 @@ from sklearn import datasets
 
 from ssl_jax import classifier, pretrained, run_lock
 from ssl_jax.data import prepare, source
+from ssl_jax.types import UsageError
 from tests import runs
 
 SHORT = ("--config.duration=100 steps", "--config.data.batch_size=64", "--config.method.optimizer.base_learning_rate=1")
@@ -224,7 +225,7 @@ def test_self_training_keeps_its_rounds_and_their_precision(setting):
     call(words, env)
     assert files == [path for path in sorted((folder / "pseudo").rglob("*")) if path.is_file()]
     assert before == {path: path.read_bytes() for path in files if path != lock}
-    # One that is at work, between two rounds too, is not disturbed.
+    # One that is at work is not disturbed.
     with run_lock.held(folder / "pseudo"):
         assert "pseudo is being trained by process" in call(words, env, code=2)
     # The classifier that predict takes is the last round's.
@@ -248,6 +249,8 @@ def test_self_training_stopped_between_and_within_rounds_goes_on(setting):
     deadline = time.monotonic() + 120
     while not (broken / "round_1" / "checkpoints").is_dir() and time.monotonic() < deadline and child.poll() is None:
         time.sleep(0.002)
+    with pytest.raises(UsageError, match="pseudo_broken is being trained by process"), run_lock.held(broken):
+        pass
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL and not summary(broken)["finished"]
     guesses = (broken / "guesses_1.npz").read_bytes()
