@@ -192,6 +192,8 @@ def _output(child, where):
     try:
         printed, errors = child.communicate(timeout=LIMIT_SECONDS)
     except subprocess.TimeoutExpired as error:
+        child.kill()
+        child.communicate()  # reads to the end and closes
         raise RunError(f"{where}: not over after {LIMIT_SECONDS} seconds") from error
     if child.returncode:
         last = (errors.strip().splitlines() or ["it said nothing"])[-1].removeprefix("error: ")
