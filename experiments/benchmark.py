@@ -12,9 +12,9 @@ split into `forward`, `backward` (loss and gradient, less the loss alone) and `u
 `split` says why not.
 
 In the same rounds the device multiplies large matrices and copies memory: `peak`, in operations and bytes a second.
-`share_of_peak` is the FLOP/s of the loop's matrix products and convolutions over the peak's, in the type that the
-config computes in. `compile_seconds` is that of the first state and of the loop's function, without the folder of
-compiled programs. `peak_bytes` is what XLA says that function takes, `process_peak_bytes` what the device saw of all
+`share_of_peak` is the FLOP/s of the loop's matrix products and convolutions on each device over the peak's, in the type
+that the config computes in. `compile_seconds` is that of the first state and of the loop's function, without the folder
+of compiled programs. `peak_bytes` is what XLA says that function takes, `process_peak_bytes` what the device saw of all
 variants until then, where it counts.
 
 Places that the config fills from one value follow a variant as they follow a flag. `--without=method.regularizer` times
@@ -114,7 +114,7 @@ class Case:
         trainer = Trainer(method, preprocess, feed.spec, seed=seed, mesh=mesh)
         self._batches = feed.batches(mesh, seed, 0)
         batch = next(self._batches)
-        self.batch_size, self._computes_in = feed.batch_size, parts["computes_in"]
+        self.batch_size, self._computes_in, self._devices = feed.batch_size, parts["computes_in"], mesh.devices.size
         with process.compiling_afresh():
             began = time.perf_counter()
             states = {"loop": trainer.untrained()}
@@ -196,7 +196,7 @@ class Case:
             "flops": self._flops,
             "flops_per_second": rate,
             "computes_in": self._computes_in,
-            "share_of_peak": round(rate / peaks[self._computes_in], 4),
+            "share_of_peak": round(rate / peaks[self._computes_in] / self._devices, 4),
             "peak": peaks,
             "rounds": ROUNDS.value,
             "steps_per_round": STEPS.value,
