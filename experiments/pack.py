@@ -13,6 +13,7 @@ crop on the host) cannot be packed, nor can the configs of experiments.linear_pr
 a run. Without matplotlib such a run has no `report.html`; all else is in its folder.
 """
 
+import inspect
 import json
 import pathlib
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from absl import flags
 
 from experiments import command, config_flag, output
 from ssl_jax import build, log, loop
-from ssl_jax.data import packed, resident
+from ssl_jax.data import feed, packed, resident, unpaired
 from ssl_jax.types import UsageError
 
 CONFIG = config_flag.define_config("The experiment, such as configs/simsiam_cifar10.py.")
@@ -35,6 +36,7 @@ EXAMPLES = {
     "data.unpaired.Pairs": "data.packed.Pairs",
 }
 FEEDS = {"data.feed.training": "data.packed.training", "data.unpaired.training": "data.packed.unpaired"}
+READERS = {"data.feed.training": feed.training, "data.unpaired.training": unpaired.training}
 PACKED = {*EXAMPLES.values(), *FEEDS.values()}
 FILES = ("data.resident.npz", "data.unpaired.npz")
 KEPT = ("name", "split", "name_a", "split_a", "name_b", "split_b", "batch_size", "class_names", "image_shape")
@@ -184,9 +186,12 @@ def _refuse_what_streams(config, path):
 
 
 def _refuse_what_would_stream(config, arrays, path):
-    limit_mib = config.get("resident_limit_mib", 2048)
+    if config["type"] not in READERS:
+        return
+    defaults = {key: each.default for key, each in inspect.signature(READERS[config["type"]]).parameters.items()}
+    told = {key: config.get(key, defaults[key]) for key in ("feeding", "resident_limit_mib")}
     needed_mib = sum(array.nbytes for key, array in arrays.items() if key in packed.IMAGES) / 2**20
-    if config["type"] in FEEDS and config.get("feeding", "auto") == "auto" and needed_mib > limit_mib:
+    if told["feeding"] == "auto" and needed_mib > told["resident_limit_mib"]:
         raise UsageError(
             f"{path} needs {needed_mib:.0f} MiB and would train from a stream, which cannot be packed: "
             f"keep it on the device with --{path}.feeding=resident"

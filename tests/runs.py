@@ -95,3 +95,15 @@ def records(workdir):
     """The lines of a run's metrics, none before it wrote any."""
     file = workdir / "metrics.jsonl"
     return file.read_text().splitlines() if file.is_file() else []
+
+
+def small_simsiam(width):
+    """The config of `simsiam_digits` with few layers, heads of a width, and no augmentation, to be changed further."""
+    from configs import simsiam_digits
+
+    config = simsiam_digits.get_config()
+    config.method.encoder.channels, config.method.encoder.strides = (8,), (2,)
+    config.method.projector.hidden = config.method.projector.output = width
+    config.method.predictor.hidden = width
+    config.preprocess.first = {"type": "augment.View", "mean": (0.5,), "deviation": (0.5,)}
+    return config

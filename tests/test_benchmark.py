@@ -15,13 +15,7 @@ from tests import runs
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     """A small SimSiam of few layers on noise, as a JSON file."""
-    from configs import simsiam_digits
-
-    config = simsiam_digits.get_config()
-    config.method.encoder.channels, config.method.encoder.strides = (8,), (2,)
-    config.method.projector.hidden = config.method.projector.output = 16
-    config.method.predictor.hidden = 8
-    config.preprocess.first = {"type": "augment.View", "mean": (0.5,), "deviation": (0.5,)}
+    config = runs.small_simsiam(16)
     config.data = {"type": "data.resident.noise", "shape": (64, 8, 8, 1), "batch_size": 16}
     config.evaluators, config.writers = {}, {"files": {"type": "writers.files.Files"}}
     config.duration = "20 steps"

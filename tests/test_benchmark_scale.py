@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from configs import simsiam_digits
 from experiments import benchmark_scale
 from ssl_jax import build
 from ssl_jax.types import RunError, UsageError
@@ -25,13 +24,8 @@ def test_the_difference_is_the_largest_of_any_step():
 
 
 def test_one_and_two_devices_and_processes_train_alike(tmp_path):
-    config = simsiam_digits.get_config()
-    config.method.encoder.channels, config.method.encoder.strides = (8,), (2,)
-    config.method.projector.hidden = config.method.projector.output = 64
-    config.method.predictor.hidden = 64
-    config.preprocess.first = {"type": "augment.View", "mean": (0.5,), "deviation": (0.5,)}
     file = tmp_path / "config.json"
-    file.write_text(json.dumps(build.normalised(config.to_dict())))
+    file.write_text(json.dumps(build.normalised(runs.small_simsiam(64).to_dict())))
     words = [f"--config={file}", "--synthetic=64x8x8x1", "--config.data.batch_size=16"]
     words += ["--devices=1,2", "--shards=0", "--processes=2", "--steps=2", f"--out={tmp_path / 'lines.jsonl'}"]
     done = subprocess.run(

@@ -248,7 +248,8 @@ ROOMS = {
     "experiments.pack": (
         (
             *(f"experiments.{room}" for room in ("command", "config_flag", "output")),
-            *(f"ssl_jax.{room}" for room in ("types", "build", "log", "loop", "data.packed", "data.resident")),
+            *(f"ssl_jax.{room}" for room in ("types", "build", "log", "loop")),
+            *(f"ssl_jax.data.{room}" for room in ("feed", "packed", "resident", "unpaired")),
         ),
         ("absl", "numpy"),
     ),
