@@ -81,7 +81,8 @@ def _batches(arrays, size, device):
 
 def _ready(module, device, compiled=True):
     module = module.to(device).to(memory_format=torch.channels_last)
-    return torch.compile(module) if compiled and device.type == "cuda" else module
+    # A program for each batch size, of which there are at most three: one for any size would be slower.
+    return torch.compile(module, dynamic=False) if compiled and device.type == "cuda" else module
 
 
 def _fast(device):
