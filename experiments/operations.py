@@ -16,7 +16,8 @@ def count(jaxpr: Any) -> float:
 
     What nothing uses is not counted, nor are positions of a window that meet padding or the gaps of a dilation, as in
     XLA's count. The dearest of several branches counts, and the body of a loop of unknown length once. What is computed
-    counts: some forms that convolutions take on CPUs multiply by zeros, 4 to 8 % of a whole step.
+    counts, of the forms that convolutions take on CPUs: some multiply by zeros, 4 to 8 % of a whole step; Winograd's
+    have fewer products, and those that XLA merges count twice.
 
     Args:
         jaxpr: as `jax.make_jaxpr` and `jax.jit(f).trace(...)` give it.

@@ -146,10 +146,11 @@ print(json.dumps({name: exchanges(*shape) for name, shape in {
     "stem": (3, 16, 3, 1, (8, 8)),
     "strided": (32, 64, 3, 2, (8, 8)),
     "shortcut": (32, 64, 1, 2, (8, 8)),
+    "filtered on one device": (64, 64, 3, 1, (24, 24)),
 }.items()}))
 """
 
 
 def test_devices_that_share_a_batch_exchange_the_kernels_gradient_alone(child):
     found = json.loads(child(DEVICES, devices=8).stdout)
-    assert len(found) == 5 and all(kinds == ["all-reduce"] for kinds in found.values()), found
+    assert len(found) == 6 and all(kinds == ["all-reduce"] for kinds in found.values()), found
