@@ -90,7 +90,7 @@ def _bare(config):
     config = config | {"evaluators": {}, "writers": {}, "checkpoint": {"type": "checkpoint.Policy", "every": 1}}
     build.check(loop.fit, config, given=("folder", "config"))
     if SYNTHETIC.value:
-        config["data"] = command.noise_section("synthetic", SYNTHETIC.value, config["data"]["batch_size"])
+        config["data"] = command.noise_section("synthetic", SYNTHETIC.value, config["data"])
     return config
 
 

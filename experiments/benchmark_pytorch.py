@@ -162,7 +162,7 @@ def _serve(works):
 def _write(config, folder):
     """Puts what both sides read into a folder: the config for ours, the data set and a description for PyTorch's."""
     if SYNTHETIC.value:
-        config["data"] = command.noise_section("synthetic", SYNTHETIC.value, config["data"]["batch_size"])
+        config["data"] = command.noise_section("synthetic", SYNTHETIC.value, config["data"])
     parts = build.arguments(loop.fit, config, given=("folder", "config"))
     feed = parts["data"]
     check_batch(feed.batch_size, parts["mesh"])

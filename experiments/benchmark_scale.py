@@ -89,7 +89,7 @@ def measure(devices: int, shards: int, processes: int, process: int, port: int) 
         "shards": shards,
     }
     if SYNTHETIC.value:
-        config["data"] = command.noise_section("synthetic", SYNTHETIC.value, config["data"]["batch_size"])
+        config["data"] = command.noise_section("synthetic", SYNTHETIC.value, config["data"])
     parts = build.arguments(loop.fit, config, given=("folder", "config"))
     method, preprocess, feed, grid, seed = (parts[k] for k in ("method", "preprocess", "data", "mesh", "seed"))
     mesh.check_batch(feed.batch_size, grid)

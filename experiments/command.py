@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -105,8 +105,12 @@ def refuse_stray_words(arguments: Sequence[str]) -> None:
         raise UsageError(f"what is {arguments[1]!r}? Everything is a flag, such as --{arguments[1].lstrip('-')}")
 
 
-def noise_section(flag: str, text: str, batch_size: int) -> dict[str, Any]:
-    """The data section of noise of a shape, from a flag's images x height x width x channels.
+def noise_section(flag: str, text: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data section of noise of a shape, from a flag's images x height x width x channels, in place of another.
+
+    Args:
+        flag, text: the flag's name and what the user gave.
+        data: the section that it stands for, of whose batch size and number of sets it is.
 
     Raises:
         UsageError: for another text.
@@ -115,7 +119,8 @@ def noise_section(flag: str, text: str, batch_size: int) -> dict[str, Any]:
     if not shape:
         raise UsageError(f"--{flag}={text!r} is not a shape such as 50000x32x32x3")
     sizes = tuple(int(number) for number in shape.groups())
-    return {"type": "data.resident.noise", "shape": sizes, "batch_size": batch_size}
+    room = "unpaired" if "unpaired" in data["type"] else "resident"
+    return {"type": f"data.{room}.noise", "shape": sizes, "batch_size": data["batch_size"]}
 
 
 def name_and_split(flag: str, text: str) -> tuple[str, str]:

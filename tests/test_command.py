@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from experiments import command
+from ssl_jax.types import UsageError
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SCRIPT = """
 import errno, logging, os, sys
@@ -75,3 +78,14 @@ def test_a_parser_of_ones_own():
     failing = ", parse=lambda argv: getattr(argv, 'lrr')"
     done = run("pass", given=failing)
     assert done.returncode == 2 and done.stderr == "error: 'list' object has no attribute 'lrr'\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("data.feed.training", "data.resident.noise"), ("data.unpaired.training", "data.unpaired.noise")],
+)
+def test_noise_has_as_many_sets_as_what_it_stands_for(kind, expected):
+    section = command.noise_section("synthetic", "12x8x8x3", {"type": kind, "batch_size": 4, "name": "photos"})
+    assert section == {"type": expected, "shape": (12, 8, 8, 3), "batch_size": 4}
+    with pytest.raises(UsageError, match="--synthetic='12x8' is not a shape"):
+        command.noise_section("synthetic", "12x8", section)

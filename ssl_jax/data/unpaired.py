@@ -148,6 +148,14 @@ def npz(file: str, batch_size: int) -> ResidentUnpaired:
         raise UsageError(f"{file}: {error}") from error
 
 
+def noise(shape: tuple[int, int, int, int], batch_size: int) -> ResidentUnpaired:
+    """A resident feed of two sets of uniform noise, uint8 of `shape` [n, h, w, c] each: see `resident.noise`."""
+    image_a, image_b = (
+        np.asarray(jax.random.randint(rng.stream(0, "noise", domain), shape, 0, 256, np.uint8)) for domain in range(2)
+    )
+    return ResidentUnpaired(image_a, image_b, batch_size)
+
+
 class Test:
     """One domain's test images, read once through, in TFDS's order, in masked batches of one shape."""
 

@@ -266,6 +266,13 @@ def numbered(count, *shape):
     return np.broadcast_to(np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1), (count, *shape))
 
 
+def test_noise_is_two_sets():
+    feed = unpaired.noise((6, 4, 5, 3), 2)
+    image_a, image_b = feed.arrays["image_a"], feed.arrays["image_b"]
+    assert image_a.shape == image_b.shape == (6, 4, 5, 3) and feed.spec["image_b"].shape == (2, 4, 5, 3)
+    assert np.mean(image_a == image_b) < 0.1
+
+
 def test_npz_of_any_channels_is_drawn_alike(tmp_path, data_dir, devices):
     np.savez(tmp_path / "a.npz", image_a=numbered(SMALL, 4, 4, 5), image_b=numbered(LARGE, 6, 3, 2))
     feed = unpaired.npz(str(tmp_path / "a.npz"), BATCH)
