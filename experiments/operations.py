@@ -15,9 +15,9 @@ def count(jaxpr: Any) -> float:
     """Multiplications and additions of every product and convolution in a jaxpr, those of the functions it calls too.
 
     What nothing uses is not counted, nor are positions of a window that meet padding or the gaps of a dilation, as in
-    XLA's count. The dearest of several branches counts, and the body of a loop of unknown length once. What is computed
-    counts, of the forms that convolutions take on CPUs: some multiply by zeros, 4 to 8 % of a whole step; Winograd's
-    have fewer products, and those that XLA merges count twice.
+    XLA's count. The dearest of several branches counts, and the body of a loop of unknown length once. It is what is
+    computed that counts: on CPUs some forms of convolutions multiply by zeros, 4 to 8 % of a whole step; Winograd's
+    have fewer products, of which those that XLA merges count twice.
 
     Args:
         jaxpr: as `jax.make_jaxpr` and `jax.jit(f).trace(...)` give it.

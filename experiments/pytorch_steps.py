@@ -81,7 +81,7 @@ def _batches(arrays, size, device):
 
 def _ready(module, device, compiled=True):
     module = module.to(device).to(memory_format=torch.channels_last)
-    # A program for each batch size, of which there are at most three: one for any size would be slower.
+    # A program for each of the few batch sizes: by itself PyTorch makes one for any size when it meets a second.
     return torch.compile(module, dynamic=False) if compiled and device.type == "cuda" else module
 
 

@@ -3,8 +3,8 @@
 On CPUs the shapes alone decide whether XLA takes its fast kernel. These forms, equal up to rounding, do; factors are of
 one core's time in float32:
 
-- between many channels, a 3x3 window at stride 1 or 4x4 at stride 2: `winograd`, 1.1 to 2.5 times for the three maps
-  together; a convolution alone may be slower, but shares its parts with the kernel gradient;
+- a 3x3 window at stride 1 or 4x4 at stride 2 between many channels on small maps: `winograd`, 1.1 to 2.5 times for the
+  three maps together, which share parts; a convolution alone 0.9 to 1.7 times, with 4x4 0.6 to 0.8;
 - a convolution without padding gets one spare row below: 3 to 30 times where maps are large or outputs few (66 x 66 x
   256 to 256 channels; a 7x7 layer to RGB), else as fast;
 - of few channels to fewer than 64: up to four neighbouring output columns as the channels of one, 3 to 7 times;
@@ -47,7 +47,7 @@ Margins = list[tuple[int, int]]
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
     """See `convolution.conv`."""
-    if _is_filtered(x.shape, kernel.shape, stride, groups, x.dtype):
+    if _is_filtered(x.shape, kernel.shape, stride, groups, x, kernel):
         return winograd.conv(x, kernel, stride, padding)
     return _conv(x, kernel, stride, [(padding, padding)] * 2, groups)
 
@@ -58,7 +58,7 @@ def conv_transpose(
     """See `convolution.conv_transpose`."""
     if not _on_cpu():
         return _lax_conv_transpose(y, kernel, stride, padding, size, groups)
-    if _is_filtered((len(y), *size), kernel.shape, stride, groups, y.dtype):
+    if _is_filtered((*y.shape[:1], *size), kernel.shape, stride, groups, y, kernel):
         return winograd.conv_transpose(y, kernel, stride, padding, size)
     if groups == 1:
         if max(y.shape[1:3]) < LEAST_MAP_PX:
@@ -83,7 +83,7 @@ def kernel_gradient(
 ) -> jax.Array:
     """See `convolution.kernel_gradient`."""
     if _on_cpu():
-        if _is_filtered(x.shape, (*window, x.shape[-1], y.shape[-1]), stride, groups, x.dtype):
+        if _is_filtered(x.shape, (*window, x.shape[-1], y.shape[-1]), stride, groups, x, y):
             return winograd.kernel_gradient(x, y, stride, padding, window[0])
         if groups == 1 and _is_crossed(x, y, stride, window):
             return _kernel_gradient_crossed(x, y, padding, window)
@@ -98,13 +98,17 @@ def _on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def _is_filtered(images, kernel, stride, groups, dtype):
+def _is_filtered(image_shape, kernel_shape, stride, groups, *arrays):
     """Whether Winograd's filtering beats the other forms of all three maps together, as a training step takes them."""
-    least = LEAST_FILTERED_WORK.get((*kernel[:2], stride))
-    if least is None or groups > 1 or dtype != jnp.float32 or min(kernel[2:]) < LEAST_FILTERED or not _on_cpu():
+    least = LEAST_FILTERED_WORK.get((*kernel_shape[:2], stride))
+    if least is None or groups > 1 or any(array.dtype != jnp.float32 for array in arrays) or not _on_cpu():
         return False
-    # Devices that share a batch would sum the kernel gradient at all points, four times its size.
-    return jax.device_count() == 1 and math.prod((*images[:3], *kernel[2:])) >= least
+    # Devices that share a batch would send each other all images and outputs at their points.
+    if jax.device_count() > 1 or not all(isinstance(size, int) for size in image_shape):
+        return False
+    narrowest = min(kernel_shape[2:])
+    small = narrowest >= max(LEAST_FILTERED, 2 * max(image_shape[1:3]) // stride)
+    return small and math.prod((*image_shape[:3], *kernel_shape[2:])) >= least
 
 
 def _is_wide(x, y, stride, window):
