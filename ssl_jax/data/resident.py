@@ -101,8 +101,12 @@ def read_npz(file: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 def noise(shape: tuple[int, int, int, int], batch_size: int) -> Resident:
     """A resident feed of uniform noise, uint8 of `shape` [n, h, w, c], for timing a machine that has no data."""
-    image = jax.random.randint(rng.stream(0, "noise"), shape, 0, 256, np.uint8)
-    return Resident({"image": np.asarray(image), "label": np.zeros(shape[0], np.int32)}, batch_size)
+    return Resident({"image": noise_images(shape, 0), "label": np.zeros(shape[0], np.int32)}, batch_size)
+
+
+def noise_images(shape: tuple[int, int, int, int], number: int) -> np.ndarray:
+    """Uniform noise, uint8 of `shape` [n, h, w, c]; each `number` gives another."""
+    return np.asarray(jax.random.randint(rng.stream(0, "noise", number), shape, 0, 256, np.uint8))
 
 
 def check_size(batch_size: int, examples: int) -> None:

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ssl_jax import rng
 from ssl_jax.data import counterparts
-from ssl_jax.data.resident import check_size, read_npz
+from ssl_jax.data.resident import check_size, noise_images, read_npz
 from ssl_jax.types import Batch, Feed, UsageError
 
 
@@ -150,10 +150,7 @@ def npz(file: str, batch_size: int) -> ResidentUnpaired:
 
 def noise(shape: tuple[int, int, int, int], batch_size: int) -> ResidentUnpaired:
     """A resident feed of two sets of uniform noise, uint8 of `shape` [n, h, w, c] each: see `resident.noise`."""
-    image_a, image_b = (
-        np.asarray(jax.random.randint(rng.stream(0, "noise", domain), shape, 0, 256, np.uint8)) for domain in range(2)
-    )
-    return ResidentUnpaired(image_a, image_b, batch_size)
+    return ResidentUnpaired(noise_images(shape, 0), noise_images(shape, 1), batch_size)
 
 
 class Test:

@@ -8,7 +8,7 @@ products a channel instead of 144. With the matrices A, B and G for one dimensio
 where * is at each point a matrix product over the channels. The gradients are the transposes of this, so that the three
 maps of `convolution_maps` share their parts, and a compiled step computes a part once. Tiles overlap and are not cut
 out: B^T for a whole row of tiles is one banded matrix, and with it a product, which is what CPUs do fastest; but its
-cost a pixel grows with the length of the row, so this is for sides below the number of channels.
+cost a pixel grows with the length of the row, so this is for sides of fewer pixels than there are channels.
 
 A kernel of 2x2 taps has 5x5 points. A stride is folded first: 2x2 pixels become the channels of one, so that a 4x4
 window at stride 2 has 2x2 taps, and 100 products a channel instead of 256.
@@ -139,21 +139,22 @@ def _both(matrix):
 @functools.cache
 def _image_band(taps, size, padding, outputs):
     """B^T for all tiles [points, tiles, size]: each tile begins where the outputs of the one before end."""
-    transform, tiles = _transforms(taps)[1], -(-outputs // TILE)
-    banded = np.zeros((len(transform), tiles, padding + size + padding + TILE + taps), np.float32)
-    for tile in range(tiles):
-        banded[:, tile, TILE * tile :][:, : len(transform)] = transform
-    return banded[:, :, padding : padding + size]
+    return _band(_transforms(taps)[1], outputs, padding + size)[:, :, padding:]
 
 
 @functools.cache
 def _output_band(taps, size):
     """A for all tiles [points, tiles, size]."""
-    transform, tiles = _transforms(taps)[0], -(-size // TILE)
-    banded = np.zeros((len(transform), tiles, TILE * tiles), np.float32)
+    return _band(_transforms(taps)[0], size, size)
+
+
+def _band(transform, outputs, length):
+    """A transform [points, n] at every tile's place in a row [points, tiles, length], zeros beside it."""
+    tiles, (points, width) = -(-outputs // TILE), transform.shape
+    banded = np.zeros((points, tiles, max(length, TILE * tiles + width)), np.float32)
     for tile in range(tiles):
-        banded[:, tile, TILE * tile :][:, :TILE] = transform
-    return banded[:, :, :size]
+        banded[:, tile, TILE * tile :][:, :width] = transform
+    return banded[:, :, :length]
 
 
 def _kernel_matrix(taps):
