@@ -81,6 +81,18 @@ def test_the_crossed_kernel_gradient_equals_laxs_in_value_and_two_orders_of_deri
     assert products(own, arrays) == 1
 
 
+@pytest.mark.parametrize(("copies_bytes", "pieces"), [(1, 12), (70_000, 4), (10**9, 1)])
+def test_the_crossed_kernel_gradient_goes_through_the_batch_in_equal_pieces(monkeypatch, copies_bytes, pieces):
+    monkeypatch.setattr(convolution_forms, "COPIES_BYTES", copies_bytes)
+    monkeypatch.setattr(convolution_forms, "_is_crossed", lambda x, y, stride, window: True)
+    images = 12  # of 10 padded rows of 9 pixels with 3 (5 + 4) numbers of 8 bytes: three of them take 58,320
+    check((images, (8, 9), 5, 4, 3, 1, 1), ())
+    with jax.enable_x64(True):
+        own, _, arrays = maps(images, (8, 9), 5, 4, 3, 1, 1)["kernel_gradient"]
+        copied = [e.outvars[0].aval.shape for e in equations(jax.make_jaxpr(own)(*arrays).jaxpr)]
+    assert (images // pieces, 10, 9, 15) in copied
+
+
 def products(function, arrays):
     """How many matrix products a function is, 0 where it has a convolution."""
     names = [equation.primitive.name for equation in equations(jax.make_jaxpr(function)(*arrays).jaxpr)]
@@ -160,10 +172,11 @@ def test_the_forms_that_cpus_take():
         assert convolutions(own, arrays) == [((1, columns), ((0, 1), (0, more)))]
     own, _, arrays = maps(1, (12, 12), 6, 6, 3, 2, 0)["conv"]
     assert convolutions(own, arrays) == [((2, 2), ((0, 2), (0, 0)))]
-    for channels, features in ((16, 16), (5, 8)):  # few enough for two columns as one
-        for name in ("conv", "conv_transpose"):
-            own, _, arrays = maps(1, (7, 9), channels, features, 3, 1, 1)[name]
-            assert convolutions(own, arrays)[-1:] == [((1, 2), ((1, 1), (1, 2)))]
+    for channels, features in ((16, 16), (5, 8)):  # few enough for two columns as one, but in the images' gradient
+        each = maps(1, (7, 9), channels, features, 3, 1, 1)
+        forward, transposed = (convolutions(own, arrays) for own, _, arrays in (each["conv"], each["conv_transpose"]))
+        assert forward == [((1, 2), ((1, 1), (1, 2)))]
+        assert transposed[-1:] == [((1, 1), ((1, 1), (1, 1)))]
     # None where there is padding, for 1x1 kernels, or where a row would be much of the map.
     for shape in ((1, (12, 12), 17, 6, 3, 1, 1), (1, (12, 12), 6, 6, 1, 1, 0), (1, (4, 4), 17, 6, 4, 1, 0)):
         own, expected, arrays = maps(*shape)["conv"]
