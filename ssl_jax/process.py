@@ -16,6 +16,8 @@ from collections.abc import Iterator
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from ssl_jax.heap_pieces import Pieces
+
 LIMIT_BYTES = 4 * 2**30
 """What the folder of compiled programs may hold at a start; beyond it, those used longest ago are removed."""
 LEAST_SECONDS = 0.1
@@ -111,7 +113,8 @@ def keep_heap() -> bool:
 
     XLA frees the scratch memory of a program after each call. glibc hands so large a block back to the system, which
     then fills every page of it with zeros again in the next step. Kept memory may lie in huge pages too, which spare
-    the processor most of its search for small ones. Costs memory, and is off with `SSL_JAX_KEEP_HEAP=0`.
+    the processor most of its search for small ones. What compilations leave in pieces is set aside (`heap_pieces`).
+    Costs memory, and is off with `SSL_JAX_KEEP_HEAP=0`.
     To be called before JAX starts its threads.
     """
     if os.environ.get("SSL_JAX_KEEP_HEAP") == "0" or platform.libc_ver()[0] != "glibc" or not _computes_on_cpu():
@@ -120,6 +123,8 @@ def keep_heap() -> bool:
     if not all([libc.mallopt(_ARENAS, 1), libc.mallopt(_MMAP, 0), libc.mallopt(_TRIM, -1)]):
         return False
     _take_huge_pages(libc)
+    if not _malloc_is_special():
+        Pieces().watch()
     return True
 
 
