@@ -3,10 +3,12 @@
 A compilation frees tens of thousands of blocks between others that stay. glibc's malloc looks through such pieces one
 after another, under one lock, and a training step asks it for memory thousands of times: a step of SimSiam of width
 1/4 took 538 ms in a process that had compiled it and 456 in one that had found it compiled; with the pieces set aside,
-480. Before the next long compilation they go back. What they hold meanwhile is addresses: their pages are the system's.
+480. Before the next program that takes long to lower they go back, and after it has been compiled, or found, they are
+set aside again. What they hold meanwhile is addresses: their pages are the system's.
 """
 
 import ctypes
+import os
 
 import jax
 
@@ -14,7 +16,7 @@ LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"  # the last that JAX
 COMPILED = "/jax/core/compile/backend_compile_duration"
 LEAST_LOWERING_SECONDS, LEAST_COMPILING_SECONDS = 0.1, 1.0  # shorter ones leave little
 LEAST_BYTES, MOST_BYTES = 2**10, 2**26  # smaller ones malloc finds at once
-_PAGE_BYTES, _DONT_NEED = 4096, 4  # of madvise: MADV_DONTNEED
+_DONT_NEED = 4  # of madvise: MADV_DONTNEED
 
 
 class _Statistics(ctypes.Structure):
@@ -35,7 +37,8 @@ class Pieces:
         self._libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         usable = self._libc.malloc_usable_size
         usable.restype, usable.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
-        self._held = []
+        self._page_bytes = os.sysconf("SC_PAGE_SIZE")
+        self._held, self._went_back = [], False
 
     def __len__(self) -> int:
         return len(self._held)
@@ -49,26 +52,38 @@ class Pieces:
     def _on_event(self, event, duration_seconds, **_):
         if event == LOWERED and duration_seconds >= LEAST_LOWERING_SECONDS:
             self.give_back()
-        elif event == COMPILED and duration_seconds >= LEAST_COMPILING_SECONDS:
+            self._went_back = True
+        elif event == COMPILED and (self._went_back or duration_seconds >= LEAST_COMPILING_SECONDS):
+            self._went_back = False
             self.set_aside()
 
     def set_aside(self) -> None:
-        """Takes every free block of at least `LEAST_BYTES` below the heap's unused end, the largest first."""
-        unused = self._libc.sbrk(0) - self._libc.mallinfo2().keepcost
-        size = MOST_BYTES
-        while size >= LEAST_BYTES:
+        """Takes the free blocks of at least `LEAST_BYTES` below the heap's unused end, the largest first."""
+        self.give_back()
+        told = self._libc.mallinfo2()
+        unused, left = self._libc.sbrk(0) - told.keepcost, told.fordblks - told.keepcost
+        size, held = MOST_BYTES, []
+        while size >= LEAST_BYTES and left > 0:
             block = self._libc.malloc(size)
             if not block or block >= unused:
                 self._libc.free(block)
                 size //= 2
                 continue
-            self._held.append(block)
-            first = -(-block // _PAGE_BYTES) * _PAGE_BYTES
-            length = (block + self._libc.malloc_usable_size(block) - first) // _PAGE_BYTES * _PAGE_BYTES
-            if length > 0:
-                self._libc.madvise(first, length, _DONT_NEED)
+            held.append(block)
+            length = self._libc.malloc_usable_size(block)
+            left -= length
+            self._let_go(block, length)
+        self._held += held
+
+    def _let_go(self, block, length):
+        """Gives the system the whole pages of a block, which keeps its addresses."""
+        first = -(-block // self._page_bytes) * self._page_bytes
+        whole = (block + length - first) // self._page_bytes * self._page_bytes
+        if whole > 0:
+            self._libc.madvise(first, whole, _DONT_NEED)
 
     def give_back(self) -> None:
         """Frees them."""
-        while self._held:
-            self._libc.free(self._held.pop())
+        held, self._held = self._held, []  # at once, since two threads may compile
+        for block in held:
+            self._libc.free(block)

@@ -123,7 +123,7 @@ def keep_heap() -> bool:
     if not all([libc.mallopt(_ARENAS, 1), libc.mallopt(_MMAP, 0), libc.mallopt(_TRIM, -1)]):
         return False
     _take_huge_pages(libc)
-    if not _malloc_is_special():
+    if not (_malloc_is_special() or _addresses_are_counted()):
         Pieces().watch()
     return True
 

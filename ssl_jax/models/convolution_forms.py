@@ -8,9 +8,9 @@ one core's time in float32:
 - a convolution without padding gets one spare row below: 3 to 30 times where maps are large or outputs few (66 x 66 x
   256 to 256 channels; a 7x7 layer to RGB), else as fast;
 - of few channels to fewer than 64: up to four neighbouring output columns as the channels of one, 3 to 7 times;
-- between at most 16 channels at stride 1: two columns as one, 1.3 times; not for the gradient of the images, since
-  XLA's fast kernel keeps to one core where rows are short, and the other, which shares the work, lets the kernel's
-  gradient go on meanwhile: 0.92 of a training step on two cores;
+- between at most 16 channels at stride 1: two columns as one, 1.3 times; not for `conv_transpose`, mostly the gradient
+  of images, since XLA's fast kernel keeps to one core where rows are short, and the other, which shares the work, lets
+  the kernel's gradient go on meanwhile: 0.92 of a training step on two cores;
 - a stride-1 gradient of images of few channels that is larger than the outputs: products, then their shifted sum, 2 to
   4 times;
 - a transposed convolution of maps below 4 px: phase by phase, 9 times;
@@ -41,7 +41,7 @@ MOST_TAPS, MOST_TAPS_STRIDED = 9, 16
 WIDE, WIDE_STRIDED, LEAST_PIXELS, LEAST_PIXELS_STRIDED = 128, 32, 2048, 1024
 LEAST_NUMBERS = 2**20  # of images of fewer than WIDE_STRIDED channels
 LEAST_CROSSED_PX, LEAST_CROSSED_PIXELS = 12, 8192
-COPIES_BYTES = 2**19  # a fourth of a core's own cache on the processor at hand
+COPIES_BYTES = 2**19  # a core's own cache holds them, and what they are copied from: 1 to 2 MiB on servers
 LEAST_FILTERED = 64  # channels
 LEAST_FILTERED_WORK = {(3, 3, 1): 2**25, (4, 4, 2): 2**27}  # pixels times channels of both sides, by window and stride
 
@@ -148,7 +148,10 @@ def _lax_kernel_gradient(x, y, stride, margins, window, groups):
 
 
 def _conv(x, kernel, stride, margins: Margins, groups, narrow_columns=2):
-    """With a spare row where there is no padding, and with several output columns as one where channels are few."""
+    """With a spare row where there is no padding, and with several output columns as one where channels are few.
+
+    `narrow_columns` are those of layers with more than a few channels and at most `NARROW`.
+    """
     window, features = kernel.shape[:2], kernel.shape[3]
     if groups > 1 or max(window) == 1 or not _on_cpu():
         return _lax_conv(x, kernel, (stride, stride), margins, groups)
@@ -223,14 +226,18 @@ def _kernel_gradient_crossed(x, y, padding, window):
     """At stride 1: a matrix product of the outputs as each row of the window meets them with the images by column.
 
     The entries of [rows, f, columns, c] are the sums for every position of the window, none of them in vain. It goes
-    through the batch in pieces, whose copies stay in a core's cache; not where devices may share the batch.
+    through the batch in pieces, whose copies stay in a core's cache, and sums them up in at least float32; not where
+    devices may share the batch, or its size is not known.
     """
     (rows, columns), (batch, height, width, features), channels = window, y.shape, x.shape[-1]
-    image_bytes = (x.shape[1] + 2 * padding) * width * (rows * features + columns * channels) * x.dtype.itemsize
-    at_once = batch if jax.device_count() > 1 else _largest_divisor(batch, COPIES_BYTES // image_bytes)
+    numbers = jnp.result_type(x, y)
+    wide = jnp.promote_types(numbers, jnp.float32)
+    at_once = batch
+    if jax.device_count() == 1 and all(isinstance(size, int) for size in x.shape):
+        image_numbers = (x.shape[1] + 2 * padding) * width * (rows * features + columns * channels)
+        at_once = _largest_divisor(batch, COPIES_BYTES // (image_numbers * numbers.itemsize))
 
-    def add_piece(piece, total):
-        images, outputs = (lax.dynamic_slice_in_dim(array, piece * at_once, at_once) for array in (x, y))
+    def product(images, outputs):
         images = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
         seen = jnp.concatenate([images[:, :, column : column + width] for column in range(columns)], axis=-1)
         # Transposed, XLA multiplies them by its fast kernel; padded before they are put side by side, it copies in
@@ -239,11 +246,17 @@ def _kernel_gradient_crossed(x, y, padding, window):
         outputs = jnp.pad(outputs.transpose(3, 0, 1, 2), ((0, 0), (0, 0), (spare, spare), (0, 0)))
         met = [outputs[:, :, spare - row : spare - row + images.shape[1]] for row in range(rows)]
         met = jnp.concatenate(met).reshape(rows * features, -1)
-        return total + met @ seen.reshape(-1, columns * channels)
+        return jnp.matmul(met, seen.reshape(-1, columns * channels), preferred_element_type=wide)
 
-    nothing = jnp.zeros((rows * features, columns * channels), jnp.result_type(x, y))
-    gradient = lax.fori_loop(0, batch // at_once, add_piece, nothing)
-    return gradient.reshape(rows, features, columns, channels).transpose(0, 2, 3, 1)
+    def add_piece(piece, total):
+        return total + product(*(lax.dynamic_slice_in_dim(array, piece * at_once, at_once) for array in (x, y)))
+
+    if at_once == batch:
+        gradient = product(x, y)
+    else:
+        nothing = jnp.zeros((rows * features, columns * channels), wide)
+        gradient = lax.fori_loop(0, batch // at_once, add_piece, nothing)
+    return gradient.astype(numbers).reshape(rows, features, columns, channels).transpose(0, 2, 3, 1)
 
 
 def _largest_divisor(number, limit):

@@ -93,6 +93,25 @@ def test_the_crossed_kernel_gradient_goes_through_the_batch_in_equal_pieces(monk
     assert (images // pieces, 10, 9, 15) in copied
 
 
+def test_pieces_of_low_precision_are_summed_in_float32(monkeypatch):
+    monkeypatch.setattr(convolution_forms, "COPIES_BYTES", 1)
+    own, _, (x, y) = maps(128, (16, 16), 16, 16, 3, 1, 1, np.float32)["kernel_gradient"]
+    x, y = (jnp.asarray(array + 1, jnp.bfloat16) for array in (x, y))
+    found = jax.jit(own)(x, y)
+    wanted = own(x.astype(jnp.float32), y.astype(jnp.float32))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), wanted, rtol=2**-8)
+
+
+def test_a_batch_of_unknown_size_is_crossed_in_one_piece():
+    (size,) = jax.export.symbolic_shape("b", constraints=["b >= 64"])
+    shapes = [jax.ShapeDtypeStruct((size, 16, 16, 16), np.float32)] * 2
+    own, expected, arrays = maps(64, (16, 16), 16, 16, 3, 1, 1, np.float32)["kernel_gradient"]
+    found = jax.export.export(jax.jit(own))(*shapes).call(*arrays)
+    wanted = expected(*arrays)
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
 def products(function, arrays):
     """How many matrix products a function is, 0 where it has a convolution."""
     names = [equation.primitive.name for equation in equations(jax.make_jaxpr(function)(*arrays).jaxpr)]
