@@ -122,20 +122,15 @@ def keep_heap() -> bool:
     libc = ctypes.CDLL(None)
     if not all([libc.mallopt(_ARENAS, 1), libc.mallopt(_MMAP, 0), libc.mallopt(_TRIM, -1)]):
         return False
-    _take_huge_pages(libc)
-    if not (_malloc_is_special() or _addresses_are_counted()):
+    # Both cost addresses, and know glibc's malloc as it is by itself.
+    if not (_addresses_are_counted() or _malloc_is_special()):
+        _take_huge_pages(libc)
         Pieces().watch()
     return True
 
 
 def _take_huge_pages(libc):
-    """Lets the heap grow into addresses that the system may back with huge pages; those not used cost addresses only.
-
-    So not where addresses are counted, by a limit of the process or a system that commits no more than it has, nor
-    where malloc is another than glibc's or fills what it gives out.
-    """
-    if _addresses_are_counted() or _malloc_is_special():
-        return
+    """Lets the heap grow where the system may back it with huge pages; what is not used costs addresses only."""
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -148,6 +143,7 @@ def _take_huge_pages(libc):
 
 
 def _addresses_are_counted():
+    """By a limit of the process or a system that commits no more than it has."""
     limited = any(
         resource.getrlimit(kind) != (resource.RLIM_INFINITY,) * 2 for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
     )
@@ -158,6 +154,7 @@ def _addresses_are_counted():
 
 
 def _malloc_is_special():
+    """Another than glibc's, or one that fills what it gives out."""
     told = [os.environ.get("GLIBC_TUNABLES", ""), *os.environ]  # MALLOC_PERTURB_ is a variable of its own
     return bool(os.environ.get("LD_PRELOAD")) or any("perturb" in text.lower() for text in told)
 
