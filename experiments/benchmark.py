@@ -7,9 +7,9 @@
 Times in turn, round after round, so that a drifting machine slows all alike, and reports medians: the compiled update
 alone (`step`), the augmentation alone, and the whole loop: the data feed's next batch, then the one compiled function
 of augmentation and update that `experiments.train` calls. `loop_over_parts` is the whole loop's time over the sum of
-the other two: 1.05 means 5 % on top. Where the method has a `loss` of parameters, statistics and views, the step is
-split into `forward`, `backward` (loss and gradient, less the loss alone) and `update` (the step, less both), else
-`split` says why not.
+the other two: 1.05 means 5 % on top. The step is split into `forward` (its losses alone), `backward` (losses and
+gradients, less the losses alone) and `update` (the step, less both); of a GAN, those of both networks together, with
+the images that the generator makes for the discriminator and a penalty's own gradients in `forward`.
 
 In the same rounds the device multiplies large matrices and copies memory: `peak`, in operations and bytes a second.
 `share_of_peak` is the FLOP/s of the loop's matrix products and convolutions on each device over the peak's, in the type
@@ -23,7 +23,6 @@ the update without that section of the config as well, in the same rounds, and r
 """
 
 import copy
-import inspect
 import json
 import re
 import statistics
@@ -33,7 +32,7 @@ from collections.abc import Mapping
 import jax
 from absl import flags
 
-from experiments import command, config_flag, operations, peak
+from experiments import command, config_flag, operations, peak, step_parts
 from ssl_jax import build, log, loop, process, rng
 from ssl_jax.mesh import check_batch
 from ssl_jax.trainer import Trainer
@@ -138,15 +137,9 @@ class Case:
             return metrics
 
         self.works = {"step": step, "augmentation": lambda: trainer.preprocess(batch, 0), "loop": whole_loop}
-        self.split = ""
-        given = _arguments_of_loss(method, states["step"], views)
-        if given is None:
-            self.split = "the method has no loss(params, stats, views...) to time: augmentation and step only"
-        else:
-            given = jax.tree.map(lambda x: x.copy(), given)  # the step donates its state
-            forward = jax.jit(lambda *given: method.loss(*given)[0])
-            gradient = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
-            self.works |= {"forward": lambda: forward(*given), "gradient": lambda: gradient(*given)}
+        held = jax.tree.map(lambda x: x.copy(), states["step"])  # the step donates its state
+        forward, gradient = (jax.jit(part(method)) for part in (step_parts.forward, step_parts.gradient))
+        self.works |= {"forward": lambda: forward(held, views, key), "gradient": lambda: gradient(held, views, key)}
         if other is not None:
             without_update = jax.jit(other.step, donate_argnums=0)
             spec = jax.eval_shape(lambda: views)
@@ -173,11 +166,10 @@ class Case:
             peaks: of the device, operations or bytes a second.
         """
         medians = {name: statistics.median(values) for name, values in seconds.items() if name != "gradient"}
-        if "gradient" in seconds:
-            for name, whole, part in (("backward", "gradient", "forward"), ("update", "step", "gradient")):
-                medians[name] = statistics.median(_each(seconds, lambda w, p: w - p, whole, part))
+        for name, whole, part in (("backward", "gradient", "forward"), ("update", "step", "gradient")):
+            medians[name] = statistics.median(_each(seconds, lambda w, p: w - p, whole, part))
         over = _each(seconds, lambda step, augmentation, loop: loop / (step + augmentation), *_PARTS)
-        found = {"split": self.split} if self.split else {}
+        found = {}
         if "without" in seconds:
             shares = _each(seconds, lambda step, without: 1 - without / step, "step", "without")
             found |= {"without": WITHOUT.value, "share_of_step": round(statistics.median(shares), 4)}
@@ -227,16 +219,6 @@ def measure(built, other=None):
     return {
         name: case.numbers({work: seconds[name, work] for work in case.works}, peaks) for name, case in cases.items()
     }
-
-
-def _arguments_of_loss(method, state, views):
-    """What the method's loss takes, found by the names of its parameters; None where it has no such loss."""
-    loss = getattr(method, "loss", None)
-    if not callable(loss):
-        return None
-    known = {"params": state.params, "stats": state.stats, **views}
-    wanted = list(inspect.signature(loss).parameters)
-    return tuple(known[name] for name in wanted) if wanted[:1] == ["params"] and set(wanted) <= set(known) else None
 
 
 def _each(seconds, function, *names):

@@ -55,7 +55,7 @@ def test_lines_of_a_config_and_a_variant(config, tmp_path):
         assert set(line["peak"]) == {"float32", "bfloat16", "bytes"} and min(line["peak"].values()) > 1e8
 
 
-def test_a_method_without_a_loss_of_its_own_says_so():
+def test_a_method_of_two_networks_has_parts_too():
     words = [
         "--config=configs/gan_gaussians.py",
         "--config.data.batch_size=64",
@@ -66,7 +66,9 @@ def test_a_method_without_a_loss_of_its_own_says_so():
     done = timed(*words)
     assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout)
-    assert "no loss" in line["split"] and "forward_seconds" not in line and line["without"] == "method.average"
+    assert line["forward_seconds"] > 0 and line["without"] == "method.average"
+    parts = sum(line[f"{part}_seconds"] for part in ("forward", "backward", "update"))
+    assert parts == pytest.approx(line["step_seconds"], abs=3e-6)
 
 
 def test_variants_are_flags_by_name():

@@ -247,6 +247,7 @@ ROOMS = {
     ),
     "experiments.peak": ((), ("jax",)),
     "experiments.operations": ((), ("jax", "numpy")),
+    "experiments.step_parts": (("ssl_jax.optim",), ("jax",)),
     "experiments.pack": (
         (
             *(f"experiments.{room}" for room in ("command", "config_flag", "output")),
@@ -257,7 +258,7 @@ ROOMS = {
     ),
     "experiments.benchmark": (
         (
-            *(f"experiments.{room}" for room in ("command", "config_flag", "operations", "peak")),
+            *(f"experiments.{room}" for room in ("command", "config_flag", "operations", "peak", "step_parts")),
             *(f"ssl_jax.{room}" for room in ("types", "build", "log", "loop", "mesh", "process", "rng", "trainer")),
         ),
         ("absl", "jax"),
