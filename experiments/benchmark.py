@@ -9,7 +9,9 @@ alone (`step`), the augmentation alone, and the whole loop: the data feed's next
 of augmentation and update that `experiments.train` calls. `loop_over_parts` is the whole loop's time over the sum of
 the other two: 1.05 means 5 % on top. The step is split into `forward` (its losses alone), `backward` (losses and
 gradients, less the losses alone) and `update` (the step, less both); of a GAN, those of both networks together, with
-the images that the generator makes for the discriminator and a penalty's own gradients in `forward`.
+the images that the generator makes for the discriminator and a penalty's own gradients in `forward`. Where a penalty
+comes every n-th update, give a number of steps that n divides. `--nosplit` saves compiling the two parts; `split` says
+why a step is not taken apart.
 
 In the same rounds the device multiplies large matrices and copies memory: `peak`, in operations and bytes a second.
 `share_of_peak` is the FLOP/s of the loop's matrix products and convolutions on each device over the peak's, in the type
@@ -23,6 +25,7 @@ the update without that section of the config as well, in the same rounds, and r
 """
 
 import copy
+import itertools
 import json
 import re
 import statistics
@@ -30,6 +33,7 @@ import time
 from collections.abc import Mapping
 
 import jax
+import numpy as np
 from absl import flags
 
 from experiments import command, config_flag, operations, peak, step_parts
@@ -43,6 +47,7 @@ SYNTHETIC = flags.DEFINE_string("synthetic", "", "Noise instead of the data set,
 VARIANTS = flags.DEFINE_string("variants", "", "NAME: config.key=value config.key=value; NAME: ..., timed beside it.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; the medians over them are reported.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 10, "Steps timed in each round.", lower_bound=1)
+SPLIT = flags.DEFINE_boolean("split", True, "Take the step apart into forward, backward and update.")
 WITHOUT = flags.DEFINE_string(
     "without", "", "A section of the config, such as method.regularizer, whose share is timed."
 )
@@ -137,9 +142,13 @@ class Case:
             return metrics
 
         self.works = {"step": step, "augmentation": lambda: trainer.preprocess(batch, 0), "loop": whole_loop}
-        held = jax.tree.map(lambda x: x.copy(), states["step"])  # the step donates its state
-        forward, gradient = (jax.jit(part(method)) for part in (step_parts.forward, step_parts.gradient))
-        self.works |= {"forward": lambda: forward(held, views, key), "gradient": lambda: gradient(held, views, key)}
+        self.split = _why_whole(method, states["step"], views, key)
+        if not self.split:
+            # The step donates its state, and neither part reads that of the optimisers.
+            held = states["step"].replace(opt=dict.fromkeys(states["step"].opt, ()))
+            held = jax.tree.map(lambda x: x.copy(), held)
+            for name, part in (("forward", step_parts.forward), ("gradient", step_parts.gradient)):
+                self.works[name] = _stepping(jax.jit(part(method)), held, views, key)
         if other is not None:
             without_update = jax.jit(other.step, donate_argnums=0)
             spec = jax.eval_shape(lambda: views)
@@ -166,10 +175,11 @@ class Case:
             peaks: of the device, operations or bytes a second.
         """
         medians = {name: statistics.median(values) for name, values in seconds.items() if name != "gradient"}
-        for name, whole, part in (("backward", "gradient", "forward"), ("update", "step", "gradient")):
-            medians[name] = statistics.median(_each(seconds, lambda w, p: w - p, whole, part))
+        if "gradient" in seconds:
+            for name, whole, part in (("backward", "gradient", "forward"), ("update", "step", "gradient")):
+                medians[name] = statistics.median(_each(seconds, lambda w, p: w - p, whole, part))
         over = _each(seconds, lambda step, augmentation, loop: loop / (step + augmentation), *_PARTS)
-        found = {}
+        found = {"split": self.split} if self.split else {}
         if "without" in seconds:
             shares = _each(seconds, lambda step, without: 1 - without / step, "step", "without")
             found |= {"without": WITHOUT.value, "share_of_step": round(statistics.median(shares), 4)}
@@ -219,6 +229,23 @@ def measure(built, other=None):
     return {
         name: case.numbers({work: seconds[name, work] for work in case.works}, peaks) for name, case in cases.items()
     }
+
+
+def _why_whole(method, state, views, key):
+    """Why the step is not taken apart, or an empty text."""
+    if not SPLIT.value:
+        return "--nosplit"
+    try:
+        jax.eval_shape(step_parts.gradient(method), state, views, key)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def _stepping(part, state, views, key):
+    """What calls a part with the number of the step going up, by which penalties come and go."""
+    numbers = itertools.count()
+    return lambda: part(state.replace(step=np.int32(next(numbers))), views, key)
 
 
 def _each(seconds, function, *names):

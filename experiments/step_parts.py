@@ -8,26 +8,33 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.optim import Optimizer
+from ssl_jax.types import UsageError
 
 
 def gradient(method: Any) -> Callable[..., Any]:
     """The step of a method up to its gradients, to be jit-compiled.
 
-    Takes what `method.step` takes and answers with the step's metrics, its gradients in the shape of `state.opt`, the
-    new statistics and memory; what moves no parameter but follows them, as averages do, is left out.
+    Takes what `method.step` takes, of which it needs no `state.opt`, and answers with the step's metrics, the gradients
+    of each update in their order, and the new statistics and memory. No update moves anything, so that later ones of
+    the same step see the parameters that the first saw.
+
+    Raises:
+        UsageError: when traced, for a method that asks none of its `Optimizer` fields for an update.
     """
-    plain = {
-        field.name: value._replace(update=_kept)
-        for field in dataclasses.fields(method)
-        if isinstance(value := getattr(method, field.name), Optimizer)
-    }
-    if getattr(method, "average", None) is not None:
-        plain["average"] = None
-    without_updates = dataclasses.replace(method, **plain)
+    fields = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
 
     def call(state, batch, key):
-        after, metrics = without_updates.step(state, batch, key)
-        return metrics, after.opt, after.stats, after.memory
+        found = []
+
+        def keep(gradients, optimizer_state, params):
+            found.append(gradients)
+            return jax.tree.map(jnp.zeros_like, params), optimizer_state
+
+        still = {name: value._replace(update=keep) for name, value in fields.items() if isinstance(value, Optimizer)}
+        after, metrics = dataclasses.replace(method, **still).step(state, batch, key)
+        if not found:
+            raise UsageError(f"{type(method).__name__} makes its optimiser anew, so its step is not taken apart")
+        return metrics, found, after.stats, after.memory
 
     return call
 
@@ -45,9 +52,3 @@ def forward(method: Any) -> Callable[..., Any]:
         return {name: value for name, value in metrics.items() if not name.startswith("gradient")}, *rest
 
     return call
-
-
-def _kept(gradients, state, params):
-    """An optimiser's update that moves nothing; the gradients stand for its state, so that they are computed."""
-    del state
-    return jax.tree.map(jnp.zeros_like, params), gradients

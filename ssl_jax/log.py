@@ -278,12 +278,13 @@ def replace(path: pathlib.Path, content: str | bytes | Mapping[str, np.ndarray])
     temporary = path.with_name(path.name + ".tmp")
     with writing(path):
         try:
-            if isinstance(content, str):
-                temporary.write_text(content, encoding="utf-8")
-            elif isinstance(content, bytes):
-                temporary.write_bytes(content)
-            else:
-                with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)  # a link there, written through, would change a file elsewhere
+            with temporary.open("xb") as file:
+                if isinstance(content, str):
+                    file.write(content.encode())
+                elif isinstance(content, bytes):
+                    file.write(content)
+                else:
                     np.savez_compressed(file, **content)
             os.replace(temporary, path)
         finally:

@@ -66,9 +66,18 @@ def test_a_method_of_two_networks_has_parts_too():
     done = timed(*words)
     assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout)
-    assert line["forward_seconds"] > 0 and line["without"] == "method.average"
+    assert line["forward_seconds"] > 0 and line["without"] == "method.average" and "split" not in line
     parts = sum(line[f"{part}_seconds"] for part in ("forward", "backward", "update"))
     assert parts == pytest.approx(line["step_seconds"], abs=3e-6)
+
+
+def test_a_step_is_left_whole_where_that_is_asked_for():
+    done = timed(
+        "--config=configs/gan_gaussians.py", "--config.data.batch_size=64", "--rounds=1", "--steps=1", "--nosplit"
+    )
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert line["split"] == "--nosplit" and "forward_seconds" not in line and line["step_seconds"] > 0
 
 
 def test_variants_are_flags_by_name():

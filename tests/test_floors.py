@@ -247,7 +247,7 @@ ROOMS = {
     ),
     "experiments.peak": ((), ("jax",)),
     "experiments.operations": ((), ("jax", "numpy")),
-    "experiments.step_parts": (("ssl_jax.optim",), ("jax",)),
+    "experiments.step_parts": (("ssl_jax.optim", "ssl_jax.types"), ("jax",)),
     "experiments.pack": (
         (
             *(f"experiments.{room}" for room in ("command", "config_flag", "output")),
@@ -261,7 +261,7 @@ ROOMS = {
             *(f"experiments.{room}" for room in ("command", "config_flag", "operations", "peak", "step_parts")),
             *(f"ssl_jax.{room}" for room in ("types", "build", "log", "loop", "mesh", "process", "rng", "trainer")),
         ),
-        ("absl", "jax"),
+        ("absl", "jax", "numpy"),
     ),
     "experiments.collectives": ((), ()),
     "experiments.benchmark_scale": (

@@ -5,6 +5,7 @@ import pkgutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from ssl_jax import log, types, writers
@@ -126,6 +127,16 @@ def test_what_is_replaced_stays_whole_where_the_new_cannot_be_written(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(types.RunError, match=r"cannot write .*nowhere"):
         log.replace(tmp_path / "nowhere" / "a.txt", "new")
+
+
+@pytest.mark.parametrize("content", ["new", b"new", {"new": np.zeros(1)}], ids=["text", "bytes", "arrays"])
+def test_nothing_is_written_through_a_link_that_has_the_temporary_name(tmp_path, content):
+    other = tmp_path / "other"
+    other.write_text("untouched")
+    (tmp_path / "a.tmp").symlink_to(other)
+    log.replace(tmp_path / "a", content)
+    assert other.read_text() == "untouched" and (tmp_path / "a").stat().st_size >= 3
+    assert not (tmp_path / "a").is_symlink() and not (tmp_path / "a.tmp").is_symlink()
 
 
 def test_commit_is_that_of_the_package_and_says_dirty(tmp_path):

@@ -41,7 +41,7 @@ MOST_TAPS, MOST_TAPS_STRIDED = 9, 16
 WIDE, WIDE_STRIDED, LEAST_PIXELS, LEAST_PIXELS_STRIDED = 128, 32, 2048, 1024
 LEAST_NUMBERS = 2**20  # of images of fewer than WIDE_STRIDED channels
 LEAST_CROSSED_PX, LEAST_CROSSED_PIXELS = 12, 8192
-COPIES_BYTES = 2**18  # one or two images of a narrow layer; XLA shares a larger product between cores, at a loss
+COPIES_BYTES = 2**18  # at 16 px and 32 channels one image; XLA shares a larger product between cores, at a loss
 LEAST_FILTERED = 64  # channels
 LEAST_FILTERED_WORK = {(3, 3, 1): 2**25, (4, 4, 2): 2**27}  # pixels times channels of both sides, by window and stride
 
