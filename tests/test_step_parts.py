@@ -114,16 +114,20 @@ def test_parts_compute_what_the_step_does_and_forward_no_gradient_of_parameters(
     assert 0.25 < forward / gradient < 0.7
 
 
-def test_an_optimiser_that_is_made_anew_is_refused_and_one_of_the_head_is_not():
+def fine_tuning(train):
+    """What the part up to the gradients answers for a classifier, in shapes, and the classifier's state."""
     encoder, head = ConvNet(channels=(4,), strides=(2,)), Classifier(classes=3)
-    optimizer = optim.sgd(0.1, batch_size=8, decay_steps=10)
+    method = Classify(encoder, head, optim.sgd(0.1, batch_size=8, decay_steps=10), train=train)
     batch = {"image": jnp.ones(SHAPE), "label": jnp.zeros(8, jnp.int32)}
-    for train, words in (("head", ""), ("all", "Classify makes its optimiser anew")):
-        method = Classify(encoder, head, optimizer, train=train)
-        state = method.init(rng.stream(0, "init"), jax.eval_shape(lambda: batch))
-        given = (step_parts.gradient(method), state, batch, rng.stream(0, "method"))
-        if not words:
-            assert jax.tree.structure(jax.eval_shape(*given)[1]) == jax.tree.structure([{"head": state.params["head"]}])
-            continue
-        with pytest.raises(types.UsageError, match=words):
-            jax.eval_shape(*given)
+    state = method.init(rng.stream(0, "init"), jax.eval_shape(lambda: batch))
+    return jax.eval_shape(step_parts.gradient(method), state, batch, rng.stream(0, "method")), state
+
+
+def test_only_what_is_trained_has_gradients():
+    (_, found, *_), state = fine_tuning("head")
+    assert jax.tree.structure(found) == jax.tree.structure([{"head": state.params["head"]}])
+
+
+def test_an_optimiser_that_is_made_anew_is_refused():
+    with pytest.raises(types.UsageError, match="Classify makes its optimiser anew"):
+        fine_tuning("all")
